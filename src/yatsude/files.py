@@ -1,0 +1,92 @@
+"""Writing so that a reader finds either the old thing or the new one, never half of one.
+
+A file or folder is built beside its final place and renamed over it when it is complete and on disk.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from yatsude.errors import MachineError
+
+__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of"]
+
+
+@contextlib.contextmanager
+def disk_full_is_an_error(place: Path) -> Iterator[None]:
+    """Turn "no space left on device" into one line that names the place and the bytes that are free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(_existing_parent(place)).free
+        raise MachineError(
+            f"disk full while writing {place}: {free / 1e6:.0f} MB free; make room and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it is flushed to disk and takes the place of `path`.
+
+    >>> with new_file(Path("figures.json")) as draft:
+    ...     draft.write_text("{}")
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with disk_full_is_an_error(path):
+            yield draft
+            _flush(draft)
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it takes the place of `path` and the old one is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        with disk_full_is_an_error(path):
+            yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if path.exists():
+                path.replace(old)
+            draft.replace(path)
+    finally:
+        if not path.exists() and old.exists():
+            old.replace(path)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _existing_parent(place: Path) -> Path:
+    while not place.exists():
+        place = place.absolute().parent
+    return place
