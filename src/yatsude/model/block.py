@@ -1,0 +1,48 @@
+"""One layer: attention, then a dense feed-forward part or the mixture of experts, each after a norm and added back."""
+
+from torch import Tensor, nn
+
+from yatsude.model.attention import LatentAttention, LatentCache
+from yatsude.model.dispatch import Dispatcher, LocalDispatcher
+from yatsude.model.experts import Experts
+from yatsude.model.norm import RMSNorm
+from yatsude.model.router import Router
+from yatsude.model.swiglu import SwiGLU
+from yatsude.spec.config import ModelConfig
+
+__all__ = ["Block", "Mixture"]
+
+
+class Mixture(nn.Module):
+    """Routed experts plus the shared expert that every token passes (DeepSeekMoE, arXiv 2401.06066)."""
+
+    def __init__(self, config: ModelConfig, dispatcher: Dispatcher | None = None) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
+        self.dispatcher = dispatcher or LocalDispatcher()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Map (B, T, D) to the same shape."""
+        x_ND = x_BTD.flatten(0, 1)
+        weights_NK, chosen_NK = self.gate(x_ND)
+        rows_RD, route = self.dispatcher.dispatch(x_ND, chosen_NK, len(self.gate.load))
+        routed_ND = self.dispatcher.combine(self.experts(rows_RD, route.counts_E), weights_NK, route)
+        return routed_ND.view_as(x_BTD) + self.shared_experts(x_BTD)
+
+
+class Block(nn.Module):
+    """Layer number `layer` of the model."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = LatentAttention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = Mixture(config) if config.is_moe(layer) else SwiGLU(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None, cache: LatentCache | None = None) -> Tensor:
+        """Map (B, T, D) to the same shape; `mask` as in LatentAttention."""
+        x = x + self.self_attn(self.input_layernorm(x), rotations, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))

@@ -1,0 +1,70 @@
+"""Cross-entropy without holding all logits: head and loss, chunk by chunk.
+
+Shapes: N tokens, D hidden width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from yatsude.model import precision
+
+__all__ = ["IGNORED", "cross_entropy", "token_losses"]
+
+IGNORED = -100
+"""A target that is not counted."""
+CHUNK = 512
+
+
+def cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Sum of the tokens' cross-entropies (nats) times `scale`, differentiable in `hidden_ND` and `head_VD`.
+
+    Give `scale` = 1 / number of counted tokens of the whole step to make it a mean.
+    """
+    return _CrossEntropy.apply(hidden_ND, head_VD, targets_N, scale)
+
+
+@torch.no_grad()
+def token_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Cross-entropy of each token in nats, float32, shape (N,); ignored targets give 0."""
+    parts = [
+        functional.cross_entropy(
+            functional.linear(hidden, head_VD).float(), targets, reduction="none", ignore_index=IGNORED
+        )
+        for hidden, targets in zip(hidden_ND.split(CHUNK), targets_N.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Gradients are made on the way forward, so each chunk's logits live once and only here."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+        total = torch.zeros((), dtype=precision.wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
+        grad_hidden = torch.empty_like(hidden_ND)
+        grad_head = torch.zeros_like(head_VD)
+        for start in range(0, len(hidden_ND), CHUNK):
+            part = slice(start, start + CHUNK)
+            hidden, targets = hidden_ND[part], targets_N[part]
+            counted = targets != IGNORED
+            index = targets.clamp_min(0)[:, None]
+            logits = functional.linear(hidden, head_VD)
+            probabilities = torch.softmax(logits, -1)
+            loss = precision.wide(probabilities.gather(1, index))[:, 0].clamp_min(1e-30).log()
+            total -= (loss * counted).sum() * scale
+            probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=probabilities.dtype))
+            probabilities.mul_((counted * scale)[:, None].to(probabilities.dtype))
+            torch.mm(probabilities, head_VD, out=grad_hidden[part])
+            grad_head.addmm_(probabilities.T, hidden)
+        ctx.save_for_backward(grad_hidden, grad_head)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        if grads[0].item() != 1.0:
+            grad_hidden, grad_head = grad_hidden * grads[0].to(grad_hidden), grad_head * grads[0].to(grad_head)
+        return grad_hidden, grad_head, None, None
