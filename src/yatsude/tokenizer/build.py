@@ -1,0 +1,87 @@
+"""From a data folder to a tokenizer folder: learn, save, pack, measure, describe."""
+
+import dataclasses
+import itertools
+import time
+from pathlib import Path
+
+from yatsude import manifest, recipe
+from yatsude.files import new_folder
+from yatsude.progress import say
+from yatsude.tokenizer.corpus import sample
+from yatsude.tokenizer.pack import Tally, pack
+from yatsude.tokenizer.settings import TokenizerSettings
+from yatsude.tokenizer.tokenizer import Tokenizer
+from yatsude.tokenizer.train import train
+
+__all__ = ["STAGE", "Summary", "build"]
+
+STAGE = "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What `build` made; tokens here count the separators, as a training run does."""
+
+    vocab_size: int
+    train_tokens: int
+    held_out_tokens: int
+    characters_per_token: float
+    """On held-out text."""
+    characters_per_token_by_domain: dict[str, float]
+    training_seconds: float
+    packing_seconds: float
+
+
+def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summary:
+    """Train a tokenizer on the output of `yatsude data` and pack that text; `folder` appears whole or not at all."""
+    manifest.read(data_folder, "data")
+    with new_folder(folder) as draft:
+        start = time.perf_counter()
+        tokenizer = _learn(settings, data_folder)
+        tokenizer.save(draft)
+        learned = time.perf_counter()
+        say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {learned - start:.1f} s")
+        tallies = pack(tokenizer, data_folder, draft)
+        packed = time.perf_counter()
+        summary = _summary(tokenizer, tallies, learned - start, packed - learned)
+        digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
+        manifest.write(draft, STAGE, inputs=[data_folder], counts=_counts(summary, tallies), recipe_sha256=digest)
+    say(f"held-out text: {summary.characters_per_token:.2f} characters a token")
+    return summary
+
+
+def _learn(settings: TokenizerSettings, data_folder: Path) -> Tokenizer:
+    english = settings.training_characters * settings.english_share
+    texts = itertools.chain(
+        sample(data_folder, "text", settings.training_characters - english), sample(data_folder, "english", english)
+    )
+    return Tokenizer(train(texts, settings))
+
+
+def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally], training: float, packing: float) -> Summary:
+    held_out = tallies["held_out"]
+    return Summary(
+        vocab_size=tokenizer.vocab_size,
+        train_tokens=tallies["train"].stored,
+        held_out_tokens=held_out.stored,
+        characters_per_token=held_out.characters_per_token(),
+        characters_per_token_by_domain={name: held_out.characters_per_token(name) for name in held_out.characters},
+        training_seconds=training,
+        packing_seconds=packing,
+    )
+
+
+def _counts(summary: Summary, tallies: dict[str, Tally]) -> dict[str, int | float | str]:
+    counts: dict[str, int | float | str] = {
+        "vocab_size": summary.vocab_size,
+        "characters_per_token": round(summary.characters_per_token, 4),
+        "train_tokens": summary.train_tokens,
+        "held_out_tokens": summary.held_out_tokens,
+    }
+    for split, tally in tallies.items():
+        counts[f"{split}_documents"] = tally.documents
+        counts[f"{split}_characters"] = tally.characters.total()
+    for domain, value in summary.characters_per_token_by_domain.items():
+        counts[f"characters_per_token.{domain}"] = round(value, 4)
+    return counts

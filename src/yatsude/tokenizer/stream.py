@@ -1,0 +1,33 @@
+"""Text while it is being generated.
+
+A Japanese character is three bytes and may be spread over three tokens: it is shown when its last byte has come.
+"""
+
+import codecs
+from collections.abc import Sequence
+
+from yatsude.errors import RequestError
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """Turns token ids into text, one at a time, and never emits a broken character.
+
+    Bytes of an unfinished character wait for the rest; bytes that can no longer become a character are dropped.
+
+    >>> stream = tokenizer.stream()
+    >>> "".join(map(stream.push, ids)) == tokenizer.decode(ids)
+    True
+    """
+
+    def __init__(self, token_bytes: Sequence[bytes], first_shown: int) -> None:
+        """Take the bytes of every id; ids below `first_shown` are passed over in silence."""
+        self._bytes, self._first = token_bytes, first_shown
+        self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+
+    def push(self, token: int) -> str:
+        """Return the text that became complete with this id, often one character, sometimes none."""
+        if not 0 <= token < len(self._bytes):
+            raise RequestError(f"token id {token} is outside the vocabulary of {len(self._bytes)} tokens")
+        return self._decoder.decode(self._bytes[token]) if token >= self._first else ""

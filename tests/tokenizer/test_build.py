@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from yatsude import manifest, shards
+from yatsude.errors import DataError
+from yatsude.tokenizer import corpus
+from yatsude.tokenizer.build import build
+from yatsude.tokenizer.pack import domains
+from yatsude.tokenizer.settings import TokenizerSettings
+from yatsude.tokenizer.tokenizer import FILES, Tokenizer
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+ROWS = [(f"これは{n}番目の文です。", "sentences", f"This is sentence {n}.") for n in range(60)] + [
+    (f"マニュアル{n}\n\n書式", "manuals", None) for n in range(20)
+]
+SETTINGS = TokenizerSettings(vocab_size=300)
+
+
+def write_split(folder, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("text", "domain", "english")
+    table = pa.table({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
+    pq.write_table(table, folder / "part-00000.parquet")
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    write_split(folder / "train", ROWS)
+    write_split(folder / "held_out", [("最後の文です。", "sentences", None), ("", "manuals", None)])
+    licence = manifest.Licence(source="mine", licence="CC0-1.0", attribution="nobody")
+    manifest.write(folder, "data", licences=[licence])
+    return folder
+
+
+def test_build_packs_every_text_in_order(data, tmp_path):
+    out = tmp_path / "tokenizer"
+    summary = build(SETTINGS, data, out)
+    tokenizer = Tokenizer.load(out)
+    train = shards.Shards(out / "train")
+    assert summary.train_tokens == train.tokens
+    assert summary.vocab_size == train.vocab_size == tokenizer.vocab_size
+    documents = list(train.documents())
+    assert [tokenizer.decode(ids) for ids in documents] == [text for text, _, _ in ROWS]
+    assert train.characters.tolist() == [len(text) for text, _, _ in ROWS]
+    assert all(ids[0] == ids[-1] == tokenizer.text for ids in documents)
+    names, places = domains(out / "train")
+    assert [names[place] for place in places] == [domain for _, domain, _ in ROWS]
+    assert places.dtype == np.uint8
+
+
+def test_manifest_carries_licences_and_figures(data, tmp_path):
+    out = tmp_path / "tokenizer"
+    summary = build(SETTINGS, data, out)
+    page = manifest.read(out, "tokenizer")
+    manifest.check(out, page)
+    assert [licence.source for licence in page.licences] == ["mine"]
+    assert {*FILES, "recipe.toml", "train/tokens-00000.bin", "held_out/domains.npy"} <= page.files.keys()
+    tokens = len(Tokenizer.load(out).encode("最後の文です。"))
+    assert summary.characters_per_token == pytest.approx(7 / tokens)
+    assert page.counts["characters_per_token.sentences"] == pytest.approx(7 / tokens, abs=1e-4)
+    assert page.counts["held_out_documents"] == 2
+
+
+def test_english_is_learned_but_not_packed(data, tmp_path):
+    build(TokenizerSettings(vocab_size=400, english_share=0.5), data, tmp_path / "out")
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert len(tokenizer.encode("This is sentence")) <= 4
+    text = "".join(tokenizer.decode(ids) for ids in shards.Shards(tmp_path / "out" / "train").documents())
+    assert "This" not in text
+
+
+def test_sample_takes_an_even_share(data):
+    assert corpus.count(data, "train", "english") == (60, sum(len(row[2] or "") for row in ROWS))
+    total = corpus.count(data, "train")[1]
+    part = list(corpus.sample(data, "text", total / 4))
+    assert part == [text for text, _, _ in ROWS][3::4]
+    assert len(list(corpus.sample(data, "text", 10 * total))) == len(ROWS)
+    assert list(corpus.sample(data, "absent", 100)) == []
+
+
+def test_a_failed_build_leaves_the_old_folder(data, tmp_path):
+    out = tmp_path / "tokenizer"
+    build(SETTINGS, data, out)
+    before = (out / "manifest.json").read_bytes()
+    for file in (data / "held_out").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no Parquet files in .*held_out; run 'yatsude data'"):
+        build(SETTINGS, data, out)
+    assert (out / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tokenizer"]
+
+
+def test_damaged_parquet_is_named(data, tmp_path):
+    (data / "train" / "part-00000.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
+        build(SETTINGS, data, tmp_path / "out")
+
+
+def test_a_missing_column_is_named(data, tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), data / "train" / "part-00000.parquet")
+    with pytest.raises(DataError, match="no column 'domain'"):
+        build(SETTINGS, data, tmp_path / "out")
+
+
+def test_a_folder_of_another_stage_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"no manifest\.json"):
+        build(SETTINGS, tmp_path, tmp_path / "out")
+
+
+def test_domains_of_an_unpacked_folder(tmp_path):
+    with pytest.raises(DataError, match=r"domains\.json is missing"):
+        domains(tmp_path)
