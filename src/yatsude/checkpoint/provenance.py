@@ -1,0 +1,98 @@
+"""Where a model came from: the manifests of every stage behind it, their licences, and what must be said of them."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from yatsude import manifest
+from yatsude.errors import CheckpointError
+from yatsude.files import sha256_of
+from yatsude.manifest import Licence, Manifest
+
+__all__ = ["Stage", "chain", "licences", "notice"]
+
+FREE_OF_CREDIT = ("cc0", "public domain", "unlicense")
+UNSAID = ("", "unknown", "none", "?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One folder behind a model; `manifest` is none where only its checksum is known."""
+
+    stage: str
+    folder: str
+    manifest_sha256: str
+    manifest: Manifest | None
+    path: Path | None
+
+
+def chain(inputs: Iterable[Path]) -> list[Stage]:
+    """All stages behind the input folders, nearest first, each once.
+
+    A stage's own inputs are looked for beside it; one whose manifest is not there or has changed is listed by checksum.
+    """
+    waiting = [
+        Stage(
+            stage=page.stage,
+            folder=path.name,
+            manifest_sha256=sha256_of(path / manifest.NAME),
+            manifest=page,
+            path=path,
+        )
+        for path in inputs
+        for page in [manifest.read(path)]
+    ]
+    found: dict[str, Stage] = {}
+    while waiting:
+        stage = waiting.pop(0)
+        if stage.manifest_sha256 in found:
+            continue
+        found[stage.manifest_sha256] = stage
+        if stage.manifest and stage.path:
+            waiting += [_beside(stage.path, entry) for entry in stage.manifest.inputs]
+    return list(found.values())
+
+
+def licences(stages: Iterable[Stage], more: Iterable[Licence] = ()) -> list[Licence]:
+    """Every licence behind the stages, each once; a source without licence or credit stops the export here."""
+    entries = [entry for stage in stages if stage.manifest for entry in stage.manifest.licences]
+    merged = list(dict.fromkeys([*entries, *more]))
+    if not merged:
+        raise CheckpointError(
+            "no source and no licence is recorded behind this model; give the folders it was made from, or name its"
+            " sources with their licences"
+        )
+    for entry in merged:
+        licence = entry.licence.strip().lower()
+        if licence in UNSAID:
+            raise CheckpointError(
+                f"source '{entry.source}' has no licence; a model trained on it is not exported: find out the licence,"
+                " or train without this source"
+            )
+        if not entry.attribution.strip() and not licence.startswith(FREE_OF_CREDIT):
+            raise CheckpointError(
+                f"source '{entry.source}' ({entry.licence}) names nobody to credit; add its attribution to the source"
+            )
+    return merged
+
+
+def notice(name: str, entries: Iterable[Licence]) -> str:
+    """Text of the NOTICE file: whom to credit for what."""
+    blocks = [f"{name}\nMade with yatsude. The weights were trained on the following sources.\n"]
+    for entry in entries:
+        lines = (entry.source, f"  Licence: {entry.licence}", f"  Credit: {entry.attribution or 'not required'}")
+        blocks.append("\n".join((*lines, f"  {entry.url}") if entry.url else lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _beside(path: Path, entry: manifest.Input) -> Stage:
+    folder = path.parent / entry.folder
+    page = folder / manifest.NAME
+    known = page.is_file() and sha256_of(page) == entry.manifest_sha256
+    return Stage(
+        stage=entry.stage,
+        folder=entry.folder,
+        manifest_sha256=entry.manifest_sha256,
+        manifest=manifest.read(folder) if known else None,
+        path=folder if known else None,
+    )

@@ -1,0 +1,117 @@
+"""The state of a run on disk: tensors and one page of JSON, found again after anything short of a broken disk.
+
+    checkpoints/step-00001200/tensors.safetensors     weights, optimiser moments, generator states
+                              page.json               everything that is not a tensor
+                              complete.json           size and SHA-256 of both: written last
+
+A step is built beside its place and renamed into it. What is not complete or not as it was written is never loaded.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from yatsude.checkpoint.tensors import reading
+from yatsude.checkpoint.tensors import save as save_tensors
+from yatsude.errors import CheckpointError
+from yatsude.files import new_folder, sha256_of
+from yatsude.progress import say
+
+__all__ = ["latest", "load", "prune", "save", "step_folder"]
+
+TENSORS, PAGE, COMPLETE = "tensors.safetensors", "page.json", "complete.json"
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where step number `step` of a run is kept."""
+    return checkpoints / f"step-{step:08d}"
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], page: Mapping[str, Any]) -> None:
+    """Write a state; `page` is anything JSON can hold. Killed at any moment, it leaves the old or the new."""
+    with new_folder(folder) as draft:
+        save_tensors(draft / TENSORS, tensors)
+        (draft / PAGE).write_text(json.dumps(page, ensure_ascii=False, indent=1), encoding="utf-8")
+        sums = {name: [(draft / name).stat().st_size, sha256_of(draft / name)] for name in (TENSORS, PAGE)}
+        (draft / COMPLETE).write_text(json.dumps(sums), encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state back: its tensors, bit for bit, and its page. A damaged one is an error that says what is wrong."""
+    damage = _damage(folder)
+    if damage:
+        raise CheckpointError(f"checkpoint {folder} cannot be used: {damage}; start from an earlier one")
+    with reading(folder / TENSORS) as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    return tensors, json.loads((folder / PAGE).read_text(encoding="utf-8"))
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """Find the newest state that is as it was written; none if there is no state at all.
+
+    A damaged newer one is reported by name and passed over; if every one is damaged, that is an error.
+    """
+    _restore(checkpoints)
+    steps = _steps(checkpoints)
+    for folder in steps:
+        damage = _damage(folder)
+        if not damage:
+            return folder
+        say(f"checkpoint {folder} cannot be used: {damage}; trying the one before it")
+    if steps:
+        raise CheckpointError(
+            f"none of the {len(steps)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
+        )
+    return None
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Remove all but the newest `keep` good states, damaged ones too, and what an interrupted write left behind."""
+    if keep < 1:
+        raise CheckpointError(f"cannot keep {keep} checkpoints; expected at least 1")
+    _restore(checkpoints)
+    kept = 0
+    for folder in _steps(checkpoints):
+        if kept < keep and not _damage(folder):
+            kept += 1
+        else:
+            shutil.rmtree(folder)
+    for leftover in checkpoints.glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _steps(checkpoints: Path) -> list[Path]:
+    """Folders of steps, newest first."""
+    found = [path for path in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a state, in a few words; nothing if it is as it was written."""
+    try:
+        sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        for name in (TENSORS, PAGE):
+            size, digest = sums[name]
+            have = (folder / name).stat().st_size
+            if have != size:
+                return f"{name} has {have} bytes, expected {size}"
+            if sha256_of(folder / name) != digest:
+                return f"{name} is not what was written (sha256 {digest[:12]}…)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{COMPLETE} is damaged ({error})"
+    return ""
+
+
+def _restore(checkpoints: Path) -> None:
+    """Put a step back that was moved aside for a new version which then never arrived."""
+    for old in checkpoints.glob(".step-*.old"):
+        place = checkpoints / old.name[1:].split(".")[0]
+        if not place.exists():
+            old.replace(place)

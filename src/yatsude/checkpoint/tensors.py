@@ -1,0 +1,47 @@
+"""One safetensors file: written whole, read tensor by tensor. No pickle."""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from yatsude.errors import CheckpointError
+
+__all__ = ["reading", "save"]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open a file whose tensors are mapped into memory: `keys()` and `get_tensor(name)`. Damage is one line."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; copy or write the checkpoint again") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy or write the checkpoint again") from None
+
+
+def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device; those that are views or share memory are written out separately."""
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        storage = flat.untyped_storage()
+        shares = storage.data_ptr() in seen or storage.nbytes() != flat.nbytes
+        plain[name] = flat.clone() if shares else flat
+        seen.add(storage.data_ptr())
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # it wraps what the system said
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
