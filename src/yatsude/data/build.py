@@ -1,0 +1,178 @@
+"""The data stage: from named sources to a folder of documents with a manifest.
+
+    fetch ─▶ read ─▶ clean ─▶ find near-twins ─▶ hold out whole clusters ─▶ shuffle ─▶ Parquet
+
+All documents are held in memory, about 1 GB for each 20 million characters.
+"""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from yatsude import manifest, recipe
+from yatsude.data import cache, reading
+from yatsude.data.catalogue import Source, find
+from yatsude.data.clean import clean
+from yatsude.data.documents import HELD_OUT, TRAIN, Document, write
+from yatsude.data.settings import DataSettings
+from yatsude.data.split import held_out
+from yatsude.data.twins import clusters
+from yatsude.errors import DataError, MachineError, NetworkError
+from yatsude.files import new_folder
+from yatsude.progress import Bar, bar, say
+
+__all__ = ["SourceCounts", "Summary", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """What became of one source: documents_in = documents + the sum of `dropped`."""
+
+    name: str
+    documents_in: int
+    documents: int
+    characters: int
+    dropped: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What was built, for the screen."""
+
+    folder: Path
+    sources: tuple[SourceCounts, ...]
+    skipped: dict[str, str]
+    """Optional sources that could not be had, and why."""
+    train_documents: int
+    train_characters: int
+    held_out_documents: int
+    held_out_characters: int
+    twin_share: float
+    """Share of the documents that have a near-twin, 0 to 1."""
+    seconds: float
+
+
+def build(settings: DataSettings, folder: Path) -> Summary:
+    """Fetch, clean, split and write the sources to `folder`, which is replaced only when all is done.
+
+    Raises DataError (a source is unknown, damaged or empty), NetworkError and MachineError.
+    """
+    start = time.monotonic()
+    sources = [find(name) for name in dict.fromkeys(settings.sources)]
+    texts, counts, skipped = _gather(sources, settings)
+    if not texts:
+        raise DataError(f"no documents left of {', '.join(settings.sources)}: {_story(counts, skipped)}")
+    say(f"looking for near-twins among {len(texts):,} documents")
+    labels = clusters([document.text for document in texts], settings.twin_similarity)
+    out = held_out(texts, labels, settings.held_out_fraction, settings.seed)
+    order = np.random.default_rng(settings.seed).permutation(len(texts))
+    train = [texts[i] for i in order if not out[i]]
+    held = [texts[i] for i in order if out[i]]
+    if not train:
+        raise DataError(f"all {len(texts)} documents would be held out; add texts or lower data.held_out_fraction")
+    summary = Summary(
+        folder=folder,
+        sources=counts,
+        skipped=skipped,
+        train_documents=len(train),
+        train_characters=_characters(train),
+        held_out_documents=len(held),
+        held_out_characters=_characters(held),
+        twin_share=round(float(np.mean(np.bincount(labels)[labels] > 1)), 4),
+        seconds=round(time.monotonic() - start, 1),
+    )
+    pages = [reading.licence(s, cache.folder(settings.cache, _safe(s))) for s in sources if s.name not in skipped]
+    with new_folder(folder) as draft:
+        with bar("writing documents", len(texts), "documents") as moving:
+            write(draft / TRAIN / "part-00000.parquet", _counted(train, moving))
+            write(draft / HELD_OUT / "part-00000.parquet", _counted(held, moving))
+        digest = recipe.write(draft / "recipe.toml", {"data": settings})
+        manifest.write(draft, "data", licences=pages, counts=_numbers(summary), recipe_sha256=digest)
+    return dataclasses.replace(summary, seconds=round(time.monotonic() - start, 1))
+
+
+def _gather(
+    sources: Sequence[Source], settings: DataSettings
+) -> tuple[list[Document], tuple[SourceCounts, ...], dict[str, str]]:
+    """Clean documents of all sources, counts of each source that was read, reasons of those that were skipped."""
+    texts: list[Document] = []
+    counts: list[SourceCounts] = []
+    skipped: dict[str, str] = {}
+    seen: set[bytes] = set()
+    for source in sources:
+        dropped: Counter[str] = Counter()
+        try:
+            with bar(f"reading {source.name}", unit="documents") as moving:
+                found = _counted(reading.read(source, cache.folder(settings.cache, _safe(source))), moving)
+                kept = list(clean(found, settings, seen, dropped))
+        except (MachineError, NetworkError) as error:
+            if not source.optional:
+                raise
+            skipped[source.name] = str(error)
+            say(f"{source.name} is left out: {error}")
+            continue
+        texts += kept
+        counts.append(
+            SourceCounts(
+                name=source.name,
+                documents_in=len(kept) + dropped.total(),
+                documents=len(kept),
+                characters=_characters(kept),
+                dropped=dict(dropped),
+            )
+        )
+    return texts, tuple(counts), skipped
+
+
+def _counted(texts: Iterator[Document] | Sequence[Document], moving: Bar) -> Iterator[Document]:
+    waiting = 0
+    for document in texts:
+        yield document
+        waiting += 1
+        if waiting == 1000:  # a bar that moves for every sentence would take longer than the sentence
+            moving.advance(waiting)
+            waiting = 0
+    moving.advance(waiting)
+
+
+def _numbers(summary: Summary) -> dict[str, int | float | str]:
+    """The summary as the flat counts of a manifest."""
+    numbers: dict[str, int | float | str] = {
+        "documents_in": sum(source.documents_in for source in summary.sources),
+        "documents": sum(source.documents for source in summary.sources),
+        "characters": sum(source.characters for source in summary.sources),
+        "train.documents": summary.train_documents,
+        "train.characters": summary.train_characters,
+        "held_out.documents": summary.held_out_documents,
+        "held_out.characters": summary.held_out_characters,
+        "twin_share": summary.twin_share,
+    }
+    for source in summary.sources:
+        numbers[f"{source.name}.documents_in"] = source.documents_in
+        numbers[f"{source.name}.documents"] = source.documents
+        numbers[f"{source.name}.characters"] = source.characters
+        numbers |= {f"{source.name}.dropped.{reason}": count for reason, count in source.dropped.items()}
+    return numbers | {f"{name}.skipped": reason for name, reason in summary.skipped.items()}
+
+
+def _story(counts: Sequence[SourceCounts], skipped: dict[str, str]) -> str:
+    """Why nothing is left, in one line."""
+    parts = [
+        f"{c.name} had {c.documents_in}, dropped " + (", ".join(f"{n} {r}" for r, n in c.dropped.items()) or "none")
+        for c in counts
+    ]
+    parts += [f"{name} was left out ({reason})" for name, reason in skipped.items()]
+    return "; ".join(parts) + "; check the sources and data.min_characters"
+
+
+def _characters(texts: Sequence[Document]) -> int:
+    return sum(len(document.text) for document in texts)
+
+
+def _safe(source: Source) -> str:
+    """A folder name for the source in the cache: hf:owner/name:split -> hf_owner_name_split."""
+    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in source.name)

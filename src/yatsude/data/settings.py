@@ -1,0 +1,39 @@
+"""What the data stage is asked to do."""
+
+import dataclasses
+
+from yatsude.errors import RecipeError
+
+__all__ = ["DataSettings"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """The `[data]` table of a recipe."""
+
+    sources: tuple[str, ...] = ("tatoeba-ja", "manpages-ja")
+    """Names of the catalogue, `file:PATH` (a text, JSONL or Parquet file, or a folder of them) or
+    `hf:OWNER/NAME[:SPLIT]` (a Parquet data set of the Hugging Face hub)."""
+    cache: str = "~/.cache/yatsude"
+    """Where downloads are kept; with them there, the stage needs no network."""
+    held_out_fraction: float = 0.02
+    """Share of the characters of each domain that training never sees."""
+    twin_similarity: float = 0.5
+    """Texts whose sets of character 3-grams have at least this Jaccard similarity stay on one side of the split."""
+    min_characters: int = 4
+    max_characters: int = 1_000_000
+    seed: int = 0
+    """Decides which texts are held out, and the order of the training texts."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, with the value."""
+        if not self.sources:
+            raise RecipeError("data.sources is empty; name at least one, such as 'tatoeba-ja' or 'file:texts/'")
+        if not 0 < self.held_out_fraction <= 0.5:
+            raise RecipeError(f"data.held_out_fraction = {self.held_out_fraction}: expected more than 0, at most 0.5")
+        if not 0.3 <= self.twin_similarity <= 1:
+            raise RecipeError(f"data.twin_similarity = {self.twin_similarity}: expected 0.3 to 1")
+        if not 1 <= self.min_characters <= self.max_characters:
+            raise RecipeError(
+                f"data.min_characters = {self.min_characters}: expected 1 to max_characters ({self.max_characters})"
+            )

@@ -1,0 +1,83 @@
+"""Japanese manual pages out of the Debian packages manpages-ja and manpages-ja-dev.
+
+The packages are unpacked as data: no script of theirs runs, nothing is installed. apt-get compares what it fetches with
+the signed index of the distribution; the sums are remembered here, so that a warm cache needs neither apt nor network.
+"""
+
+import gzip
+import shutil
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from yatsude import net
+from yatsude.data import cache
+from yatsude.data.catalogue import Source
+from yatsude.data.documents import Document
+from yatsude.data.sources import roff
+from yatsude.errors import DataError, MachineError, NetworkError
+from yatsude.files import new_folder
+
+__all__ = ["fetch", "read"]
+
+PACKAGES = ("manpages-ja", "manpages-ja-dev")
+PAGES = "./usr/share/man/ja/"
+
+
+def fetch(source: Source, folder: Path) -> list[Path]:
+    """The .deb files in the cache folder, by apt-get where they are not there yet.
+
+    Raises MachineError where this machine has no apt-get, NetworkError where it cannot fetch.
+    """
+    kept = [path for name in PACKAGES for path in sorted((folder / "download").glob(f"{name}_*.deb"))]
+    if len(kept) == len(PACKAGES) and all(cache.check(path) for path in kept):
+        return kept
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise MachineError("this machine has no apt-get and dpkg-deb (they come with Debian and its relatives)")
+    with new_folder(folder / "download") as draft:
+        _download(source, draft, folder / "apt")
+        for path in draft.glob("*.deb"):
+            cache.remember(path)
+    return sorted((folder / "download").glob("*.deb"))
+
+
+def read(source: Source, folder: Path) -> Iterator[Document]:
+    """One document a page, its macros taken away; pages of a dialect that is not read are left out."""
+    for package in fetch(source, folder):
+        for name, page in _pages(package):
+            if roff.is_man(page):
+                text = roff.prose(page)
+                if text:
+                    yield Document(id=name, text=text, source=source.name, domain=source.domain)
+
+
+def _download(source: Source, draft: Path, apt: Path) -> None:
+    """Ask apt-get; where its package lists are missing (a fresh container), fetch lists of our own first."""
+    purpose = f"fetch {source.name} ({source.bytes / 1e6:.0f} MB)"
+    try:
+        net.run_client(["apt-get", "download", *PACKAGES], purpose=purpose, folder=draft)
+    except NetworkError:
+        (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        (apt / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        own = ["-o", f"Dir::State::Lists={apt / 'lists'}", "-o", f"Dir::Cache={apt}"]
+        net.run_client(["apt-get", *own, "update"], purpose=purpose, folder=draft)
+        net.run_client(["apt-get", *own, "download", *PACKAGES], purpose=purpose, folder=draft)
+        shutil.rmtree(apt, ignore_errors=True)
+
+
+def _pages(package: Path) -> Iterator[tuple[str, str]]:
+    """Name and source of each page, such as ("ls.1", ".TH LS …"); links to other pages are passed over."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacking:
+        if unpacking.stdout is None:
+            raise MachineError("dpkg-deb gave no output; expected a tar stream")
+        try:
+            with tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member) if member.isreg() and member.name.startswith(PAGES) else None
+                    if content is not None and member.name.endswith(".gz"):
+                        page = gzip.decompress(content.read()).decode("utf-8", "replace")
+                        yield PurePosixPath(member.name).stem, page
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise DataError(f"{package} is damaged ({error}); remove it and run the same command again") from None
