@@ -89,7 +89,7 @@ def _kernels(config: ModelConfig) -> str:
         return ""
     return (
         f"\nMost of vLLM's kernels for latent attention take a latent of {KERNEL_LATENT[0]} and a rotary key of"
-        f" {KERNEL_LATENT[1]}; this model has {latent[0]} and {latent[1]}. Where vLLM refuses it, use one of the others.\n"
+        f" {KERNEL_LATENT[1]}; this model has {latent[0]} and {latent[1]}. If vLLM refuses, use one of the others.\n"
     )
 
 

@@ -1,0 +1,70 @@
+import torch
+from torch.nn import functional
+
+from yatsude.model.attention import attend, causal_mask
+
+
+class Cache:
+    """The plainest latent cache: it joins."""
+
+    def __init__(self):
+        self.layers = {}
+
+    def append(self, layer, latent, rope_key):
+        if layer in self.layers:
+            latent = torch.cat((self.layers[layer][0], latent), 1)
+            rope_key = torch.cat((self.layers[layer][1], rope_key), 1)
+        self.layers[layer] = (latent, rope_key)
+        return latent, rope_key
+
+
+def qkv(dtype=torch.float64, queries=4, keys=6):
+    torch.manual_seed(0)
+    shapes = ((2, 3, queries, 5), (2, 3, keys, 5), (2, 3, keys, 7))
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def test_the_gradient_is_that_of_the_formula():
+    mask = torch.zeros(2, 4, 6, dtype=torch.float64).masked_fill_(torch.rand(2, 4, 6) < 0.4, -torch.inf)
+    mask[..., 0] = 0
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, mask, 0.3), qkv())
+    assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, None, 0.3), qkv())
+
+
+def test_attend_equals_the_library():
+    query, key, value = qkv(torch.float32, 6, 6)
+    expected = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3)
+    torch.testing.assert_close(attend(query, key, value, None, 0.3), expected)
+    mask = causal_mask(6, 6, query)[None].expand(2, -1, -1)
+    torch.testing.assert_close(attend(query, key, value, mask, 0.3), expected)
+
+
+def test_the_last_query_sees_every_key():
+    mask = causal_mask(2, 4, torch.zeros(()))
+    assert torch.equal(mask == 0, torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool())
+
+
+@torch.no_grad()
+def test_reading_from_the_cache_equals_expanding(build):
+    for changes in ({}, {"q_lora_rank": 24}):
+        model = build(**changes).double()
+        tokens = torch.randint(256, (2, 12), generator=torch.Generator().manual_seed(0))
+        whole, cache, parts = model(tokens), Cache(), []
+        for start, end in ((0, 5), (5, 6), (6, 12)):
+            mask = causal_mask(end - start, end, whole)[None].expand(2, -1, -1)
+            positions = torch.arange(start, end)[None]
+            parts.append(model(tokens[:, start:end], positions_BT=positions, mask_BTS=mask, cache=cache))
+        # rotations are float32, and a product taken in another order rounds elsewhere
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_without_a_mask_the_cache_is_causal(build):
+    model = build()
+    tokens = torch.randint(256, (1, 9), generator=torch.Generator().manual_seed(0))
+    cache = Cache()
+    first = model(tokens[:, :6], cache=cache)
+    rest = model(tokens[:, 6:], positions_BT=torch.arange(6, 9)[None], cache=cache)
+    torch.testing.assert_close(torch.cat((first, rest), 1), model(tokens), rtol=0, atol=2e-5)
+    width = model.config.kv_lora_rank + model.config.qk_rope_head_dim
+    assert sum(part.shape[-1] for part in cache.layers[0]) == width
