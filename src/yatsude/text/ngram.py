@@ -31,8 +31,8 @@ Discounts = tuple[float, ...]
 
 CODE_POINTS = 0x110000
 FALLBACK: Discounts = (0.0, 0.5, 1.0, 1.5)
-SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, 1.4)
-TUNING_CHARACTERS = 200_000
+SCALES = (0.6, 0.75, 0.9, 1.1, 1.25, 1.5)
+TUNING_CHARACTERS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)

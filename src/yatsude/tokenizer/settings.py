@@ -23,7 +23,7 @@ class TokenizerSettings:
     training_characters: int = 2_000_000
     """The vocabulary is learned from an even sample of this many characters: three times as many take three times as
     long and give 0.2 % longer tokens."""
-    english_share: float = 0.1
+    english_share: float = 0.05
     """Share of those characters taken from the English translations, which chat answers need but no shard holds."""
     pattern: Pattern = "gpt-4"
     """Where text is cut before merging; what each choice costs stands in `tokenizer/train.py`."""
