@@ -16,6 +16,22 @@ from yatsude.errors import CheckpointError, RecipeError
 __all__ = ["ModelConfig", "from_hf", "read", "to_hf"]
 
 
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "num_attention_heads",
+    "kv_lora_rank",
+    "q_lora_rank",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "v_head_dim",
+    "max_position_embeddings",
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shapes of a DeepSeek-V3-layout mixture of experts; all sizes are counts of numbers, not bytes."""
@@ -52,6 +68,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built, with the number that is wrong."""
+        for name in _SIZES:
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise RecipeError(f"{name} = {size}: expected at least 1")
         if not 1 <= self.num_experts_per_tok <= self.n_routed_experts:
             raise RecipeError(
                 f"num_experts_per_tok = {self.num_experts_per_tok}: expected 1 to {self.n_routed_experts},"
@@ -113,8 +133,8 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
     if values.get("model_type") != "deepseek_v3":
         raise CheckpointError(f"model_type = {values.get('model_type')!r}: expected 'deepseek_v3'")
     known = {field.name for field in dataclasses.fields(ModelConfig)}
-    rope = dict(values.get("rope_parameters") or {})
-    if rope.get("rope_type", "default") != "default":
+    rope = values.get("rope_parameters") or {}
+    if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
         raise CheckpointError(f"rope_parameters = {rope}: only plain rotary embeddings are supported")
     values = {**values, **({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {})}
     for key, value in values.items():
@@ -131,8 +151,11 @@ def read(folder: Path) -> ModelConfig:
     """Read `config.json` of a checkpoint folder."""
     path = folder / "config.json"
     try:
-        return from_hf(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {folder}; expected a checkpoint or an exported model") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); export the model again") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds {values!r:.40}, expected the settings of a model; export the model again")
+    return from_hf(values)

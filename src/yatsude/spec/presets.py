@@ -7,6 +7,7 @@ section 4.2) and of Rakuten AI 3.0 that was trained from it: 256 routed experts,
 
 import dataclasses
 import difflib
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
@@ -90,14 +91,14 @@ def preset(name: str, **changes: Any) -> ModelConfig:
     4096
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(PRESETS)}"
-        raise RecipeError(f"unknown preset '{name}'; {hint}")
-    known = {field.name for field in dataclasses.fields(ModelConfig)}
+        raise RecipeError(f"unknown preset '{name}'{_nearest(name, PRESETS)}")
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
     for key in changes:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise RecipeError(
-                f"unknown model field '{key}'; expected one of ModelConfig, such as '{(near or ['vocab_size'])[0]}'"
-            )
+            raise RecipeError(f"unknown model field '{key}'{_nearest(key, known)}")
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
