@@ -11,7 +11,8 @@ a redirect elsewhere is refused. Proxies are those of the environment, as every 
 import contextlib
 import fnmatch
 import http.client
-import os
+import re
+import ssl
 import subprocess
 import urllib.error
 import urllib.parse
@@ -68,20 +69,17 @@ def fetch(url: str, *, purpose: str, hosts: Collection[str], limit: int = 1 << 2
     return body
 
 
-def run_client(
-    command: Sequence[str], *, purpose: str, folder: Path, environment: Mapping[str, str] | None = None
-) -> str:
+def run_client(command: Sequence[str], *, purpose: str, folder: Path) -> str:
     """Run a package client in `folder`, without input, and return what it printed.
 
     Which servers it reaches is set in the client's own configuration. Raises MachineError where the client is missing,
-    NetworkError with its last word where it fails.
+    ChecksumError where pip refused the bytes, else NetworkError with the client's last word.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -91,6 +89,12 @@ def run_client(
     except FileNotFoundError:
         raise MachineError(f"{command[0]} is not installed, needed to {purpose}; install it or leave it out") from None
     if done.returncode:
+        sums = re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", done.stderr)
+        if sums:
+            raise ChecksumError(
+                f"could not {purpose}: what arrived has sha256 {sums[2]}, expected {sums[1]}; nothing was kept:"
+                " try again, or ask where it comes from"
+            )
         raise NetworkError(
             f"could not {purpose}: {_last_word(done.stderr or done.stdout)} (exit code {done.returncode} of"
             f" {' '.join(command[:4])} …); check the connection and run the same command again"
@@ -123,12 +127,12 @@ def _append(url: str, part: Path, purpose: str, hosts: Collection[str]) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with part.open("ab" if have else "wb") as stream, bar(part.stem, total, "B") as moving:
-            moving.advance(have)
-            with contextlib.suppress(http.client.IncompleteRead, TimeoutError, ConnectionError):
+        with part.open("ab" if have else "wb") as stream, bar(part.stem, total and total / 1e6, "MB") as moving:
+            moving.advance(have / 1e6)
+            with contextlib.suppress(http.client.IncompleteRead, TimeoutError, ConnectionError, ssl.SSLError):
                 while piece := response.read(PIECE):
                     stream.write(piece)
-                    moving.advance(len(piece))
+                    moving.advance(len(piece) / 1e6)
     got = part.stat().st_size
     if total is not None and got != total:
         raise _BrokenOffError(f"{url} broke off after {got} of {total} bytes ({purpose})")

@@ -2,7 +2,7 @@
 
     fetch ─▶ read ─▶ clean ─▶ find near-twins ─▶ hold out whole clusters ─▶ shuffle ─▶ Parquet
 
-All documents are held in memory, about 1 GB for each 20 million characters.
+All documents are held in memory, about 1 GB for each 12 million characters.
 """
 
 import dataclasses

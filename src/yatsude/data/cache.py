@@ -10,7 +10,7 @@ __all__ = ["check", "folder", "remember"]
 
 def folder(cache: str, name: str) -> Path:
     """Folder of one source inside the cache (`~` is the home folder)."""
-    return Path(cache).expanduser() / name
+    return Path(cache).expanduser().absolute() / name
 
 
 def remember(path: Path) -> None:

@@ -44,13 +44,16 @@ def held_out(
 
 
 def _choose(members: Sequence[int], sizes: dict[int, int], fraction: float) -> set[int]:
-    """Clusters in the order given, as long as they fit into the share; the smallest one where none fits."""
-    room = fraction * sum(sizes[cluster] for cluster in members)
+    """Clusters in the order given until the share is full; the smallest one where none fits."""
+    share = fraction * sum(sizes[cluster] for cluster in members)
+    room = share
     chosen: set[int] = set()
     for cluster in members:
         if sizes[cluster] <= room:
             chosen.add(cluster)
             room -= sizes[cluster]
+        elif room < share / 2:
+            break  # filling the rest with whatever is small enough would hold out too many short texts
     if not chosen and len(members) > 1:
         chosen.add(min(members, key=sizes.__getitem__))
     return chosen

@@ -14,7 +14,7 @@ import numpy.typing as npt
 __all__ = ["NGRAM", "clusters"]
 
 NGRAM = 3
-NEIGHBOURS = 2000
+NEIGHBOURS = 1000
 BATCH_PAIRS = 1 << 21
 BATCH_WORK = 1 << 22
 LARGE = 256

@@ -4,13 +4,16 @@ The packages are unpacked as data: no script of theirs runs, nothing is installe
 the signed index of the distribution; the sums are remembered here, so that a warm cache needs neither apt nor network.
 """
 
+import contextlib
 import gzip
+import io
+import lzma
 import shutil
-import subprocess
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from yatsude import net
 from yatsude.data import cache
@@ -34,8 +37,8 @@ def fetch(source: Source, folder: Path) -> list[Path]:
     kept = [path for name in PACKAGES for path in sorted((folder / "download").glob(f"{name}_*.deb"))]
     if len(kept) == len(PACKAGES) and all(cache.check(path) for path in kept):
         return kept
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise MachineError("this machine has no apt-get and dpkg-deb (they come with Debian and its relatives)")
+    if not shutil.which("apt-get"):
+        raise MachineError("this machine has no apt-get (it comes with Debian and its relatives); leave the source out")
     with new_folder(folder / "download") as draft:
         _download(source, draft, folder / "apt")
         for path in draft.glob("*.deb"):
@@ -59,25 +62,53 @@ def _download(source: Source, draft: Path, apt: Path) -> None:
     try:
         net.run_client(["apt-get", "download", *PACKAGES], purpose=purpose, folder=draft)
     except NetworkError:
-        (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        (apt / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-        own = ["-o", f"Dir::State::Lists={apt / 'lists'}", "-o", f"Dir::Cache={apt}"]
-        net.run_client(["apt-get", *own, "update"], purpose=purpose, folder=draft)
-        net.run_client(["apt-get", *own, "download", *PACKAGES], purpose=purpose, folder=draft)
-        shutil.rmtree(apt, ignore_errors=True)
+        try:
+            for place in ("lists", "archives"):
+                (apt / place / "partial").mkdir(parents=True, exist_ok=True)
+            own = ["-o", f"Dir::State::Lists={apt / 'lists'}", "-o", f"Dir::Cache={apt}"]
+            net.run_client(["apt-get", *own, "update"], purpose=purpose, folder=draft)
+            net.run_client(["apt-get", *own, "download", *PACKAGES], purpose=purpose, folder=draft)
+        finally:
+            shutil.rmtree(apt, ignore_errors=True)
 
 
 def _pages(package: Path) -> Iterator[tuple[str, str]]:
     """Name and source of each page, such as ("ls.1", ".TH LS …"); links to other pages are passed over."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacking:
-        if unpacking.stdout is None:
-            raise MachineError("dpkg-deb gave no output; expected a tar stream")
-        try:
-            with tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive:
-                for member in archive:
-                    content = archive.extractfile(member) if member.isreg() and member.name.startswith(PAGES) else None
-                    if content is not None and member.name.endswith(".gz"):
-                        page = gzip.decompress(content.read()).decode("utf-8", "replace")
-                        yield PurePosixPath(member.name).stem, page
-        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{package} is damaged ({error}); remove it and run the same command again") from None
+    try:
+        with _data(package) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isreg() and member.name.startswith(PAGES) else None
+                if content is not None and member.name.endswith(".gz"):
+                    page = gzip.decompress(content.read()).decode("utf-8", "replace")
+                    yield PurePosixPath(member.name).stem, page
+    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise DataError(f"{package} is damaged ({error}); remove it and run the same command again") from None
+
+
+@contextlib.contextmanager
+def _data(package: Path) -> Iterator[IO[bytes]]:
+    """The tar stream inside a .deb: an ar archive whose member data.tar.* holds the files."""
+    with package.open("rb") as stream:
+        magic = stream.read(8)
+        while header := stream.read(60):
+            name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), header[48:58]
+            if magic != b"!<arch>\n" or not size.strip().isdigit():
+                break
+            if name.startswith("data.tar"):
+                with _unpacked(name, io.BytesIO(stream.read(int(size)))) as plain:
+                    yield plain
+                return
+            stream.seek(int(size) + int(size) % 2, io.SEEK_CUR)  # members begin at even offsets
+    raise DataError(f"{package} is not a Debian package with a data.tar; remove it and run the same command again")
+
+
+def _unpacked(name: str, packed: io.BytesIO) -> IO[bytes]:
+    if name.endswith(".xz"):
+        return lzma.open(packed)
+    if name.endswith(".gz"):
+        return cast(IO[bytes], gzip.open(packed))
+    if name.endswith(".zst"):
+        import zstandard  # noqa: PLC0415
+
+        return cast(IO[bytes], zstandard.ZstdDecompressor().stream_reader(packed))
+    return packed

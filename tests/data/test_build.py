@@ -1,0 +1,87 @@
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from yatsude import manifest
+from yatsude.data import catalogue, reading
+from yatsude.data.build import build
+from yatsude.data.documents import documents
+from yatsude.data.settings import DataSettings
+from yatsude.errors import DataError, NetworkError
+
+
+@pytest.fixture
+def own(tmp_path):
+    """300 different sentences as one file source, with a few that cleaning drops."""
+    pick = random.Random(0)
+    texts = ["".join(pick.choices("あいうえおかきくけこさしすせそたちつてと", k=20)) for _ in range(300)]
+    texts += [texts[0], "短い", "English only text."]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    return f"file:{path}"
+
+
+def settings(tmp_path, *sources, **more):
+    return DataSettings(sources=sources, cache=str(tmp_path / "cache"), held_out_fraction=0.05, **more)
+
+
+def test_every_document_is_accounted_for(own, tmp_path):
+    summary = build(settings(tmp_path, own), tmp_path / "out")
+    train, held = (list(documents(tmp_path / "out", split)) for split in ("train", "held_out"))
+    page = manifest.read(tmp_path / "out", "data")
+    assert (summary.train_documents, summary.held_out_documents) == (len(train), len(held)) == (285, 15)
+    assert page.counts["documents_in"] == 303 == page.counts["documents"] + 3
+    assert summary.sources[0].dropped == {"duplicate": 1, "too_short": 1, "not_japanese": 1}
+    assert page.counts["train.characters"] == sum(len(row.text) for row in train)
+    assert page.licences[0].licence == "owner's own"
+    assert set(page.files) == {"train/part-00000.parquet", "held_out/part-00000.parquet", "recipe.toml"}
+    manifest.check(tmp_path / "out", page)
+    assert not {row.text for row in train} & {row.text for row in held}
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_another_order(own, tmp_path):
+    def built(name, seed):
+        build(settings(tmp_path, own, seed=seed), tmp_path / name)
+        return [row.id for row in documents(tmp_path / name, "train")]
+
+    assert built("a", 0) == built("b", 0) != built("c", 1)
+    assert (tmp_path / "a/train/part-00000.parquet").read_bytes() == (
+        tmp_path / "b/train/part-00000.parquet"
+    ).read_bytes()
+
+
+def test_an_optional_source_is_skipped_with_its_reason(own, monkeypatch, tmp_path, capsys):
+    def fail(source, folder):
+        raise NetworkError("no way out")
+
+    monkeypatch.setitem(reading._READERS, "manpages", fail)
+    monkeypatch.setitem(reading._READERS, "tatoeba", fail)
+    summary = build(settings(tmp_path, "manpages-ja", own), tmp_path / "out")
+    assert summary.skipped == {"manpages-ja": "no way out"}
+    assert "manpages-ja is left out: no way out" in capsys.readouterr().err
+    page = manifest.read(tmp_path / "out")
+    assert [entry.source for entry in page.licences] == [own]
+    assert page.counts["manpages-ja.skipped"] == "no way out"
+    with pytest.raises(NetworkError):
+        build(settings(tmp_path, "tatoeba-ja", own), tmp_path / "out")
+    with pytest.raises(DataError, match=r"no documents left of manpages-ja: manpages-ja was left out \(no way out\)"):
+        build(settings(tmp_path, "manpages-ja"), tmp_path / "out")
+
+
+def test_a_failed_build_leaves_the_old_folder(own, tmp_path):
+    build(settings(tmp_path, own), tmp_path / "out")
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(DataError, match="no documents left"):
+        build(settings(tmp_path, f"file:{tmp_path / 'empty.txt'}"), tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_settings_and_catalogue_import_nothing_heavy():
+    code = "import sys, yatsude.data.settings, yatsude.data.catalogue; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert catalogue.find("tatoeba-ja").domain == "dialogue"

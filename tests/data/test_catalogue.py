@@ -1,0 +1,36 @@
+import pytest
+
+from yatsude.data.catalogue import SOURCES, find
+from yatsude.data.settings import DataSettings
+from yatsude.errors import DataError, RecipeError
+
+
+def test_every_named_source_states_its_terms():
+    for source in SOURCES:
+        assert source.licence
+        assert source.attribution
+        assert source.url.startswith("https://")
+        assert source.bytes > 0
+        assert find(source.name) is source
+
+
+def test_own_files_and_hub():
+    assert find("file:/a/b.txt").licence == "owner's own"
+    assert find("hf:owner/name:test").url == "https://huggingface.co/datasets/owner/name"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("tatoeba", "did you mean 'tatoeba-ja'"), ("xyz", "known: "), ("file:", "PATH")]
+)
+def test_unknown_names(name, hint):
+    with pytest.raises(DataError, match=hint):
+        find(name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sources": ()}, {"held_out_fraction": 0.0}, {"twin_similarity": 0.1}, {"min_characters": 5, "max_characters": 4}],
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(RecipeError, match=next(iter(wrong))):
+        DataSettings(**wrong)
