@@ -33,6 +33,7 @@ CODE_POINTS = 0x110000
 FALLBACK: Discounts = (0.0, 0.5, 1.0, 1.5)
 SCALES = (0.6, 0.75, 0.9, 1.1, 1.25, 1.5)
 TUNING_CHARACTERS = 100_000
+TUNING_BLOCK = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,10 +183,15 @@ def _count_and_build(texts: Sequence[str], orders: Sequence[int]) -> dict[int, N
 
 
 def _slice(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split off one text in twenty, and no more than `TUNING_CHARACTERS` need."""
-    step = max(20, sum(map(len, texts)) // TUNING_CHARACTERS)
-    step = min(step, len(texts))
-    return [text for n, text in enumerate(texts) if n % step], list(texts[::step])
+    """Split off at most one text in twenty, and about as many as `TUNING_CHARACTERS` need.
+
+    Neighbours are taken together: a text whose near-twin stays behind would ask for discounts that are too small.
+    """
+    block = max(1, min(TUNING_BLOCK, len(texts) // 20))
+    step = min(max(20, sum(map(len, texts)) // TUNING_CHARACTERS), -(-len(texts) // block))
+    held = [(n // block) % step == 0 for n in range(len(texts))]
+    rest = [text for text, out in zip(texts, held, strict=True) if not out]
+    return rest, [text for text, out in zip(texts, held, strict=True) if out]
 
 
 def _mix(predictions: int, evidence: Sequence[_Evidence], discounts: Sequence[Discounts], size: int) -> Floats:
