@@ -70,6 +70,12 @@ def test_shards_are_as_small_as_asked_and_listed(model, tmp_path):
     assert index["metadata"]["total_size"] == total
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_config(model, tmp_path):
+    folder = written(model, tmp_path / "out")
+    modes = {name: (folder / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_precision_on_disk_and_in_memory(model, tmp_path):
     folder = written(model, tmp_path / "out", dtype=torch.bfloat16)
     assert hf.load(folder).embed_tokens.weight.dtype == torch.bfloat16

@@ -40,7 +40,10 @@ def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
         plain[name] = flat.clone() if shares else flat
         seen.add(storage.data_ptr())
     try:
+        path.touch()  # with the permissions that any new file gets here
+        mode = path.stat().st_mode & 0o777
         save_file(plain, path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors renames a file of its own over it, which only the owner may read
     except SafetensorError as error:  # it wraps what the system said
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
