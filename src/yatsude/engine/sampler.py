@@ -104,7 +104,8 @@ def _drawn_alike(logits_BV: Tensor, drawers: Sequence[Drawer]) -> list[int]:
 def candidates(logits_BV: Tensor, settings: Sequence[SamplingSettings]) -> tuple[Tensor, Tensor | None]:
     """Probabilities (B, K) up to a factor a row, 0 for what may not be drawn, and the token ids (B, K) they belong to.
 
-    Without ids, K is the vocabulary in its own order. Likeliest first where top-k or top-p cut. Temperatures are above 0.
+    Without ids, K is the vocabulary in its own order. Likeliest first where top-k or top-p cut.
+    Temperatures must be above 0.
     """
     temperature_B1 = logits_BV.new_tensor([one.temperature for one in settings])[:, None]
     probabilities_BV = torch.softmax(logits_BV / temperature_B1, -1)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from yatsude.checkpoint import hf
+from yatsude.engine import load as loading
+from yatsude.engine.load import faster, load
+from yatsude.engine.settings import EngineSettings, SamplingSettings
+from yatsude.errors import CheckpointError, DataError, MachineError, RequestError
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, tokenizer):
+    model = make_model(torch.float32)
+    hf.write(model, tmp_path, dtype=torch.float32, shard_bytes=1 << 30)
+    tokenizer.save(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_an_exported_folder_answers_in_the_precision_set(folder, precision, dtype):
+    engine = load(folder, EngineSettings(precision=precision, device="cpu"))
+    assert engine.runner.memory.latent_LBSC.dtype == engine.runner.model.lm_head.weight.dtype == dtype
+    prompt = engine.tokenizer.encode_chat([{"role": "user", "content": "猫"}])
+    answer = engine.generate([prompt], SamplingSettings(temperature=0, max_tokens=5, ignore_end=True))[0]
+    assert len(answer.tokens) == 5
+
+
+def test_auto_measures_and_says_what_it_found(folder, capsys):
+    load(folder, EngineSettings(device="cpu"))
+    told = capsys.readouterr().err
+    assert "fp32" in told
+    assert "bf16" in told
+    assert "tokens/s" in told
+
+
+@pytest.mark.parametrize(("fp32_s", "bf16_s", "chosen"), [(1.0, 0.5, "bf16"), (1.0, 0.99, "fp32"), (1.0, 2.0, "fp32")])
+def test_bf16_is_chosen_only_where_it_is_clearly_faster(make_model, monkeypatch, fp32_s, bf16_s, chosen):
+    models = {"fp32": make_model(torch.float32), "bf16": make_model(torch.bfloat16)}
+    times = {id(models["fp32"]): fp32_s, id(models["bf16"]): bf16_s}
+    monkeypatch.setattr(loading, "step_seconds", lambda model, rows: iter([times[id(model)]] * 3))
+    model, reason = faster(models)
+    assert model is models[chosen]
+    assert reason.startswith(chosen)
+
+
+def test_what_is_missing_is_named(tmp_path, folder):
+    with pytest.raises(DataError, match="nowhere"):
+        load(tmp_path / "nowhere")
+    (folder / "model.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load(folder, EngineSettings(precision="fp32"))
+
+
+def test_what_cannot_be_done_is_named(folder, monkeypatch):
+    with pytest.raises(RequestError, match=r"4096.*128"):
+        load(folder, EngineSettings(precision="fp32", context=4096))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="no GPU"):
+        load(folder, EngineSettings(device="cuda"))
