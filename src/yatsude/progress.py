@@ -24,13 +24,21 @@ class Bar:
 
     def __init__(self, title: str, total: float | None, unit: str, progress: Progress | None) -> None:
         self._title, self._total, self._unit, self._progress = title, total, unit, progress
-        self._done, self._start, self._said = 0.0, time.monotonic(), time.monotonic()
+        self._done, self._skipped = 0.0, 0.0
+        self._start = self._said = time.monotonic()
         self._task = progress.add_task(title, total=total, rate="", note="") if progress else None
+
+    def skip(self, units: float) -> None:
+        """Count units that were finished before, without taking them for speed."""
+        self._done += units
+        self._skipped += units
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, advance=units)
 
     def advance(self, units: float = 1.0, note: str = "") -> None:
         """Add finished units; the rate and the time left follow from them."""
         self._done += units
-        rate = self._done / max(time.monotonic() - self._start, 1e-9)
+        rate = (self._done - self._skipped) / max(time.monotonic() - self._start, 1e-9)
         if self._progress and self._task is not None:
             self._progress.update(self._task, advance=units, rate=f"{rate:,.0f} {self._unit}/s", note=note)
         elif time.monotonic() - self._said > QUIET_INTERVAL_S:

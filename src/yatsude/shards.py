@@ -65,6 +65,10 @@ class Shards:
             index -= here
         raise IndexError(f"sample {index} past the end of {self.folder}")
 
+    def streams(self) -> Iterable[npt.NDArray[np.unsignedinteger]]:
+        """All tokens of each shard, as they lie on disk."""
+        return iter(self._maps)
+
     def documents(self) -> Iterable[npt.NDArray[np.int64]]:
         """Each document with its separator in front and the next separator behind, in order."""
         for array in self._maps:

@@ -61,10 +61,9 @@ class Transformer(nn.Module):
         return [module for module in self.modules() if isinstance(module, Router)]
 
 
-def document_mask(tokens_BT: Tensor, separator: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask (B, T, T): causal, and no token sees past the separator that opens its document."""
-    document_BT = (tokens_BT == separator).cumsum(1)
-    length = tokens_BT.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=tokens_BT.device).tril_()
+def document_mask(document_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask (B, T, T): causal, and a token sees only those that carry its document's number."""
+    length = document_BT.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril_()
     seen = causal & (document_BT[:, :, None] == document_BT[:, None, :])
-    return torch.zeros(seen.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(~seen, -torch.inf)
+    return torch.zeros(seen.shape, dtype=dtype, device=document_BT.device).masked_fill_(~seen, -torch.inf)

@@ -1,0 +1,85 @@
+"""How well a model predicts text: bits per character, each document by itself and with its end counted.
+
+A document longer than the window is read in windows that overlap by half, so that every token of it but the first
+few is predicted from at least half a window of its own text.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from yatsude.model.loss import IGNORED, token_losses
+from yatsude.model.transformer import Transformer, document_mask
+from yatsude.shards import Shards
+
+__all__ = ["Score", "score"]
+
+ROWS = 16
+Tokens = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Bits that a text costs under a model, and its length."""
+
+    bits: float
+    characters: int
+    tokens: int
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits per character; the end of each text is paid for but is no character."""
+        return self.bits / max(self.characters, 1)
+
+
+@torch.no_grad()
+def score(model: Transformer, shards: Shards, window: int, documents: int | None = None) -> Score:
+    """Score the first `documents` documents (none: all) of `shards`, reading at most `window` tokens at a time."""
+    nats, tokens = 0.0, 0
+    pieces = itertools.chain.from_iterable(_pieces(d, window) for d in itertools.islice(shards.documents(), documents))
+    for inputs, targets, numbers in _batches(pieces, window):
+        mask = document_mask(torch.from_numpy(numbers), model.norm.weight.dtype)
+        hidden = model(torch.from_numpy(inputs), mask_BTS=mask).flatten(0, 1)
+        nats += float(token_losses(hidden, model.lm_head.weight, torch.from_numpy(targets).flatten()).double().sum())
+        tokens += int((targets != IGNORED).sum())
+    return Score(nats / math.log(2), int(shards.characters[:documents].sum()), tokens)
+
+
+def _pieces(document: Tokens, window: int) -> Iterator[tuple[Tokens, Tokens]]:
+    """Inputs and targets of a document's windows; targets that an earlier window predicted are ignored."""
+    inputs, targets = document[:-1], document[1:]
+    step = window // 2
+    for start in range(0, max(len(inputs) - step, 1), step):
+        part = targets[start : start + window].copy()
+        if start:
+            part[: window - step] = IGNORED
+        yield inputs[start : start + window], part
+
+
+def _batches(pieces: Iterable[tuple[Tokens, Tokens]], window: int) -> Iterator[tuple[Tokens, Tokens, Tokens]]:
+    """Lay pieces one after the other into rows of `window` tokens: inputs, targets and piece numbers, each (B, T)."""
+    rows: list[tuple[Tokens, Tokens, Tokens]] = []
+    fill = window
+    for inputs, targets in pieces:
+        if fill + len(inputs) > window:
+            if len(rows) == ROWS:
+                yield _stacked(rows)
+                rows = []
+            rows.append((np.zeros(window, np.int64), np.full(window, IGNORED), np.zeros(window, np.int64)))
+            fill = 0
+        place = slice(fill, fill + len(inputs))
+        rows[-1][0][place], rows[-1][1][place] = inputs, targets
+        rows[-1][2][fill:] += 1
+        fill += len(inputs)
+    if rows:
+        yield _stacked(rows)
+
+
+def _stacked(rows: list[tuple[Tokens, Tokens, Tokens]]) -> tuple[Tokens, Tokens, Tokens]:
+    inputs, targets, numbers = zip(*rows, strict=True)
+    return np.stack(inputs), np.stack(targets), np.stack(numbers)

@@ -1,0 +1,42 @@
+"""Which model a recipe wants: a preset, and single fields of it by hand."""
+
+import dataclasses
+
+from yatsude.spec.config import ModelConfig
+from yatsude.spec.presets import preset
+
+__all__ = ["ModelSettings", "resolve"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A preset by name; every other field, where given, takes the place of the preset's."""
+
+    preset: str = "micro"
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
+    intermediate_size: int | None = None
+    moe_intermediate_size: int | None = None
+    num_attention_heads: int | None = None
+    kv_lora_rank: int | None = None
+    q_lora_rank: int | None = None
+    qk_nope_head_dim: int | None = None
+    qk_rope_head_dim: int | None = None
+    v_head_dim: int | None = None
+    n_routed_experts: int | None = None
+    num_experts_per_tok: int | None = None
+    n_shared_experts: int | None = None
+    first_k_dense_replace: int | None = None
+    norm_topk_prob: bool | None = None
+    routed_scaling_factor: float | None = None
+    tie_word_embeddings: bool | None = None
+    max_position_embeddings: int | None = None
+    rope_theta: float | None = None
+    rms_norm_eps: float | None = None
+    initializer_range: float | None = None
+
+
+def resolve(settings: ModelSettings, vocab_size: int) -> ModelConfig:
+    """Shape of the model that `settings` describe, over a tokenizer's vocabulary."""
+    changes = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
+    return preset(changes.pop("preset"), vocab_size=vocab_size, **changes)

@@ -1,0 +1,114 @@
+"""From token shards to a trained model: the stage `train`.
+
+FOLDER/log.jsonl      every step and every score       FOLDER/recipe.toml    the resolved settings
+FOLDER/checkpoints/   states to resume from            FOLDER/model/         the result, a Hugging Face folder
+"""
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yatsude import manifest, recipe
+from yatsude.checkpoint import hf, state
+from yatsude.files import new_folder, sha256_of
+from yatsude.model.init import initialise
+from yatsude.model.scoring import score
+from yatsude.model.transformer import Transformer
+from yatsude.progress import say
+from yatsude.shards import Shards
+from yatsude.spec.counts import count
+from yatsude.spec.settings import ModelSettings, resolve
+from yatsude.train import bigram, precision
+from yatsude.train.feed import Feed
+from yatsude.train.loop import Loop
+from yatsude.train.settings import TrainSettings
+from yatsude.train.workers import Workers, cores, keep_freed_memory
+
+__all__ = ["STAGE", "Summary", "build", "finish", "identity_of", "train_workers"]
+
+STAGE = "train"
+SHARD_BYTES = 5_000_000_000
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run came to."""
+
+    model: Path
+    bits_per_character: float
+    tokens: int
+    seconds: float
+
+
+def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: Path, restart: bool = False) -> Summary:
+    """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped."""
+    manifest.read(tokens, "tokenizer")
+    shards, held_out = Shards(tokens / "train"), Shards(tokens / "held_out")
+    feed = Feed(shards, settings.sequence_length, settings.seed)
+    config = resolve(model, shards.vocab_size)
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    sections = {"model": model, STAGE: settings}
+    recipe.write(folder / "recipe.toml", sections)
+    dtype, reason = precision.choose(settings.precision)
+    say(f"precision: {reason}")
+    counts = count(config)
+    say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
+    workers = train_workers(settings.workers, settings.sequences_per_step)
+    fresh = Transformer(config)
+    initialise(fresh, settings.seed)
+    if settings.bigram_start and state.latest(folder / "checkpoints") is None:
+        bigram.start(fresh, shards, settings.seed)
+    loop = Loop(
+        settings,
+        fresh,
+        feed,
+        folder,
+        dtype=dtype,
+        workers=workers,
+        evaluate=functools.partial(
+            score, shards=held_out, window=settings.sequence_length, documents=settings.evaluation_documents
+        ),
+        identity=identity_of(sections, tokens),
+    )
+    trained = loop.run()
+    workers.close()
+    bits = loop.score.bits_per_character if loop.score else float("nan")
+    summary = Summary(
+        model=folder / "model",
+        bits_per_character=bits,
+        tokens=settings.steps * settings.sequences_per_step * settings.sequence_length,
+        seconds=loop.seconds,
+    )
+    figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
+    finish(trained, folder / "model", STAGE, tokens, figures, recipe.digest(sections))
+    return summary
+
+
+def identity_of(sections: Mapping[str, Any], source: Path) -> str:
+    """Name everything that a run's result depends on: its settings and the manifest of what it reads."""
+    return f"{recipe.digest(sections)}:{sha256_of(source / manifest.NAME)}"
+
+
+def train_workers(wish: int, sequences: int) -> Workers:
+    """Start as many workers as wished (0: one a core), but none without a sequence; torch gets all cores between."""
+    torch.set_num_threads(cores())
+    keep_freed_memory()
+    return Workers(max(1, min(wish or cores(), sequences)))
+
+
+def finish(
+    model: Transformer, folder: Path, stage: str, source: Path, figures: Mapping[str, int | float | str], digest: str
+) -> None:
+    """Write the trained model beside its run: weights in float32, the tokenizer of `source`, and a manifest."""
+    with new_folder(folder) as draft:
+        hf.write(model, draft, torch.float32, SHARD_BYTES)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(source / name, draft / name)
+        manifest.write(draft, stage, inputs=[source], counts=figures, recipe_sha256=digest)

@@ -1,0 +1,175 @@
+"""Training in one process: feed, gradient, update, balance, and a state that the same command resumes.
+
+A run's folder holds `log.jsonl` (every step, every score) and `checkpoints/` (states to resume from).
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yatsude.checkpoint import state
+from yatsude.errors import CheckpointError
+from yatsude.model.loss import IGNORED, cross_entropy
+from yatsude.model.scoring import Score
+from yatsude.model.transformer import Transformer, document_mask
+from yatsude.progress import bar, say
+from yatsude.train.balance import balance
+from yatsude.train.feed import Batch, Source
+from yatsude.train.guard import Guard
+from yatsude.train.monitor import Monitor
+from yatsude.train.optimizer import Optimizer
+from yatsude.train.schedule import share
+from yatsude.train.settings import LoopSettings
+from yatsude.train.stopping import asked_to_stop
+from yatsude.train.weights import Weights
+from yatsude.train.workers import Workers
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """One run over a source of samples: pre-training and fine-tuning both are this.
+
+    `identity` names everything that the result depends on; a state of another identity is not resumed.
+    """
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        model: Transformer,
+        source: Source,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        workers: Workers,
+        evaluate: Callable[[Transformer], Score],
+        identity: str,
+    ) -> None:
+        self.settings, self.source, self.folder = settings, source, folder
+        self.workers, self.evaluate, self.identity = workers, evaluate, identity
+        self.weights = Weights(model, dtype, workers.count)
+        self.optimizer = Optimizer(settings.optimizer, self.weights)
+        self.guard = Guard()
+        self.step = 0
+        self.seconds = 0.0
+        self.score: Score | None = None
+
+    def run(self) -> Transformer:
+        """Train to the last step, from the newest state if there is one; the model in float32 comes back."""
+        self._restore()
+        monitor = Monitor(self.folder / "log.jsonl", self.step)
+        steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
+        try:
+            with bar("training", steps * tokens, "tokens") as progress, asked_to_stop() as stop:
+                progress.skip(self.step * tokens)
+                while self.step < steps:
+                    figures, loads = self._advance()
+                    progress.advance(tokens, f"loss {self.guard.smooth:.3f}")
+                    monitor.step(figures, loads)
+                    if self._due(self.settings.evaluations):
+                        self._evaluate(monitor, figures)
+                    if stop.is_set():
+                        self._save()
+                        raise KeyboardInterrupt(f"stopped at step {self.step:,} of {steps:,}")
+                    if self.step % self.settings.checkpoint_steps == 0 or self.step == steps:
+                        self._save()
+        finally:
+            monitor.close()
+        return self.weights.full()
+
+    def _advance(self) -> tuple[dict[str, Any], Tensor]:
+        """One step: the figures for the log, and the loads of the experts."""
+        start = time.perf_counter()
+        count = self.settings.sequences_per_step
+        loss = self._gradient(self.source.batch(self.step * count, count))
+        norm = float(torch.linalg.vector_norm(self.weights.collect()))
+        self.guard.watch(self.step + 1, loss, norm)
+        rate_share = share((self.step + 1) / self.settings.steps, self.settings.warmup, self.settings.decay)
+        self.optimizer.step(rate_share, norm)
+        loads = balance(self.weights.replicas, self.settings.balance_rate)
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+        figures = {
+            "step": self.step,
+            "loss": loss,
+            "gradient_norm": norm,
+            "rate_share": rate_share,
+            "tokens": self.step * count * self.settings.sequence_length,
+            "seconds": round(self.seconds, 3),
+        }
+        return figures, loads
+
+    def _gradient(self, batch: Batch) -> float:
+        """Let each worker add the gradient of its rows; the mean loss over the counted tokens, in nats, comes back."""
+        scale = 1.0 / max(int((batch.targets != IGNORED).sum()), 1)
+        rows = (batch.inputs, batch.targets, batch.documents)
+        shares = zip(*(torch.from_numpy(a).tensor_split(self.workers.count) for a in rows), strict=True)
+        parts = zip(self.weights.replicas, shares, strict=True)
+        return math.fsum(self.workers.map(lambda part: self._backward(part[0], part[1], scale), parts))
+
+    def _backward(self, model: Transformer, rows: tuple[Tensor, Tensor, Tensor], scale: float) -> float:
+        inputs, targets, documents = rows
+        if not len(inputs):
+            return 0.0
+        mask = document_mask(documents, self.weights.compute.dtype) if self.settings.separate_documents else None
+        hidden = model(inputs, mask_BTS=mask).flatten(0, 1)
+        loss = cross_entropy(hidden, model.lm_head.weight, targets.flatten(), scale)
+        loss.backward()
+        return float(loss)
+
+    def _due(self, times: int) -> bool:
+        """Whether one of `times` moments, spread evenly and the last at the end, has just come."""
+        steps = self.settings.steps
+        return times > 0 and self.step * times // steps > (self.step - 1) * times // steps
+
+    def _evaluate(self, monitor: Monitor, figures: dict[str, Any]) -> None:
+        self.score = self.evaluate(self.weights.replicas[0])
+        for router in self.weights.replicas[0].routers:
+            router.load.zero_()
+        monitor.evaluation({**figures, "bits_per_character": self.score.bits_per_character}, self.settings.steps)
+
+    def _save(self) -> None:
+        if not self.guard.good:
+            say(f"step {self.step}: the loss is climbing, no checkpoint is written")
+            return
+        biases = [router.e_score_correction_bias for router in self.weights.replicas[0].routers]
+        tensors = {
+            "master": self.weights.master,
+            **self.optimizer.tensors(),
+            **{f"router_bias.{i}": b for i, b in enumerate(biases)},
+        }
+        page = {
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "guard": self.guard.state(),
+            "score": None if self.score is None else dataclasses.asdict(self.score),
+        }
+        checkpoints = self.folder / "checkpoints"
+        state.save(state.step_folder(checkpoints, self.step), tensors, page)
+        state.prune(checkpoints, self.settings.keep_checkpoints)
+
+    def _restore(self) -> None:
+        found = state.latest(self.folder / "checkpoints")
+        if found is None:
+            return
+        tensors, page = state.load(found)
+        if page["identity"] != self.identity:
+            raise CheckpointError(
+                f"{self.folder} holds a run with other settings or other text; give another --out, or --restart"
+            )
+        self.weights.master.copy_(tensors["master"])
+        self.weights.publish()
+        self.optimizer.restore(tensors, page["step"])
+        for i, router in enumerate(self.weights.replicas[0].routers):
+            router.e_score_correction_bias.copy_(tensors[f"router_bias.{i}"])
+        self.step, self.seconds = page["step"], page["seconds"]
+        self.guard.restore(page["guard"])
+        self.score = Score(**page["score"]) if page["score"] else None
+        say(f"resuming {self.folder} at step {self.step:,} of {self.settings.steps:,}")

@@ -1,0 +1,55 @@
+"""What a run tells while it runs: a line on the screen, and all of it in `log.jsonl`, one object a line.
+
+{"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
+ "load": [[0.9, 1.1, ...]]}                    tokens of each expert over the mean, a list for each mixture layer
+{"step": 100, "bits_per_character": 3.1, "tokens": 204800, "seconds": 40.2}
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from yatsude.files import new_file
+from yatsude.model.router_stats import relative_load
+from yatsude.progress import say
+
+__all__ = ["Monitor", "read_log"]
+
+
+class Monitor:
+    """Writes the log of one run; lines after `step` (of an attempt that was cut off) are dropped first."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
+        with new_file(path) as draft:
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._stream = path.open("a", encoding="utf-8")
+
+    def step(self, figures: Mapping[str, Any], loads: Tensor) -> None:
+        """Log one training step; `loads` are tokens an expert, shape (mixture layers, E)."""
+        self._write({**figures, "load": [[round(v, 3) for v in row] for row in relative_load(loads).tolist()]})
+
+    def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
+        """Log and say a score on held-out text."""
+        self._write(figures)
+        say(
+            f"step {figures['step']:,} of {steps:,}: {figures['bits_per_character']:.3f} bits per character held out,"
+            f" training loss {figures['loss']:.3f} nats a token, {figures['seconds']:.0f} s"
+        )
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._stream.close()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log; a last line that was cut off is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,101 @@
+"""AdamW for all, Muon for matrices: both on flat slices, so that a step is a handful of long operations."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from yatsude.train.settings import OptimizerSettings
+from yatsude.train.weights import Slice, Weights
+
+__all__ = ["Optimizer", "orthogonalise"]
+
+ROOT_MEAN_SQUARE = 0.2
+"""Size of a Muon update relative to its rate, that of a typical AdamW update (Moonlight, arXiv 2502.16982, eq. 4)."""
+
+
+class Optimizer:
+    """Updates float32 masters from one float32 gradient."""
+
+    def __init__(self, settings: OptimizerSettings, weights: Weights) -> None:
+        self.settings, self.weights = settings, weights
+        self.steps = 0
+        self.first = torch.zeros_like(weights.master)
+        self.second = torch.zeros_like(weights.master)
+
+    def step(self, rate_share: float, norm: float) -> None:
+        """Clip the collected gradient, whose length is `norm`, update and publish; `rate_share` scales the rates."""
+        if norm > self.settings.clip:
+            self.weights.gradient.mul_(self.settings.clip / norm)
+        self.steps += 1
+        for part in self.weights.slices:
+            if part.kind == "matrix" and self.settings.muon:
+                self._muon(part, rate_share * self.settings.muon_rate)
+            else:
+                self._adamw(part, rate_share * self._rate(part))
+        self.weights.publish()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the optimizer."""
+        return {"first": self.first, "second": self.second}
+
+    def restore(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Go on from a checkpoint that was written after `steps` steps."""
+        self.first.copy_(tensors["first"])
+        self.second.copy_(tensors["second"])
+        self.steps = steps
+
+    def _rate(self, part: Slice) -> float:
+        return self.settings.embedding_rate if part.kind == "embedding" else self.settings.rate
+
+    def _adamw(self, part: Slice, rate: float) -> None:
+        """AdamW (Loshchilov and Hutter, arXiv 1711.05101); vectors and embeddings are not decayed."""
+        flat = slice(part.start, part.stop)
+        torch._fused_adamw_(
+            [self.weights.master[flat]],
+            [self.weights.gradient[flat]],
+            [self.first[flat]],
+            [self.second[flat]],
+            [],
+            [torch.tensor(float(self.steps))],
+            lr=rate,
+            beta1=self.settings.beta1,
+            beta2=self.settings.beta2,
+            weight_decay=self.settings.weight_decay if part.kind in ("matrix", "router") else 0.0,
+            eps=self.settings.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _muon(self, part: Slice, rate: float) -> None:
+        """Muon (Jordan et al. 2024) with Nesterov momentum: the update's singular values are all brought near 1."""
+        master, momentum, gradient = (part.of(b) for b in (self.weights.master, self.first, self.weights.gradient))
+        momentum.lerp_(gradient, 1 - self.settings.momentum)
+        update = gradient.lerp(momentum, self.settings.momentum)
+        update = orthogonalise(_square(update, part), self.settings.newton_schulz_steps).reshape(master.shape)
+        rows, columns = _square(master, part).shape[-2:]
+        master.mul_(1 - rate * self.settings.weight_decay)
+        master.add_(update, alpha=-rate * ROOT_MEAN_SQUARE * max(rows, columns) ** 0.5)
+
+
+def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+    """Bring every singular value of each matrix (..., rows, columns) near 1, by Newton-Schulz steps in bf16."""
+    x = matrices.bfloat16()
+    wide = x.shape[-2] > x.shape[-1]
+    if wide:
+        x = x.mT
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
+    for a, b, c in COEFFICIENTS[-steps:]:
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if wide else x).to(matrices.dtype)
+
+
+COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
+
+
+def _square(stack: Tensor, part: Slice) -> Tensor:
+    """Gate and up lie fused in one matrix: as two, each is orthogonalised by itself. Shape (n, rows, columns)."""
+    if "gate_up_proj" in part.names[0]:
+        stack = stack.unflatten(-2, (2, -1))
+    return stack.flatten(0, -3)

@@ -1,0 +1,38 @@
+"""Which precision the products run in: measured, not assumed."""
+
+import time
+
+import torch
+
+__all__ = ["choose"]
+
+ROWS, INNER, COLUMNS = 512, 512, 1024
+SECONDS = 0.15
+
+
+def choose(wish: str) -> tuple[torch.dtype, str]:
+    """Precision for a recipe's word (`auto`, `bf16`, `fp32`), and the reason in words."""
+    if wish != "auto":
+        return (torch.bfloat16 if wish == "bf16" else torch.float32), f"{wish}, as the recipe says"
+    speed = {dtype: _giga_flops(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    best = max(speed, key=lambda dtype: speed[dtype])
+    name = "bf16" if best is torch.bfloat16 else "fp32"
+    return best, (
+        f"{name}: products run at {speed[torch.bfloat16]:.0f} GFLOP/s in bf16 and"
+        f" {speed[torch.float32]:.0f} in fp32 on one core"
+    )
+
+
+def _giga_flops(dtype: torch.dtype) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        left, right = torch.randn(ROWS, INNER).to(dtype), torch.randn(INNER, COLUMNS).to(dtype)
+        left @ right
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < SECONDS:
+            left @ right
+            count += 1
+        return 2e-9 * ROWS * INNER * COLUMNS * count / (time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)

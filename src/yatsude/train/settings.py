@@ -1,0 +1,61 @@
+"""Settings of training, without torch."""
+
+import dataclasses
+from typing import Literal
+
+__all__ = ["LoopSettings", "OptimizerSettings", "Precision", "TrainSettings"]
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW for all, or Muon for the matrices of the layers."""
+
+    muon: bool = True
+    rate: float = 2e-3
+    embedding_rate: float = 2e-3
+    muon_rate: float = 4e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-10
+    momentum: float = 0.95
+    newton_schulz_steps: int = 5
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """What pre-training and fine-tuning share; nothing of the machine but its precision and workers."""
+
+    steps: int = 1000
+    sequence_length: int = 256
+    sequences_per_step: int = 8
+    warmup: float = 0.03
+    """Share of the steps over which the learning rate rises."""
+    decay: float = 0.5
+    """Share of the steps, the last ones, over which it falls to zero."""
+    balance_rate: float = 1e-3
+    """How far a router's bias moves a step against the load."""
+    separate_documents: bool = True
+    """A token sees its own document only, not its neighbours in the packed sequence."""
+    precision: Precision = "auto"
+    """Precision of the products; masters and the optimizer's state are always float32."""
+    workers: int = 0
+    """Threads that each take a share of the sequences; 0: one a core."""
+    seed: int = 0
+    evaluations: int = 10
+    """How often, spread over the run, held-out text is scored."""
+    evaluation_documents: int = 500
+    checkpoint_steps: int = 200
+    keep_checkpoints: int = 2
+    optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings(LoopSettings):
+    """One pre-training run."""
+
+    bigram_start: bool = True
+    """Start embedding and head from the text's bigram statistics, so that no step is spent on learning counts."""

@@ -1,0 +1,54 @@
+"""Threads that each run a replica of the model on a share of the sequences.
+
+Torch releases the interpreter's lock inside its operations, so that two threads with one core each keep both cores
+busy, without the waiting at every small product that two cores on one product cost.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+__all__ = ["Workers", "cores", "keep_freed_memory"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Workers:
+    """A fixed number of threads, one torch thread each."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[[A], R], items: Iterable[A]) -> list[R]:
+        """Apply `function` to all items at once; results in order, the first error is raised."""
+        return list(self._pool.map(function, items))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed blocks instead of handing large ones back to the system; whether it could.
+
+    A training step frees and takes the same hundreds of megabytes again and again; mapping them anew each time cost a
+    tenth of the step.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+    except (OSError, AttributeError):
+        return False  # another C library: slower, not wrong
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
