@@ -17,7 +17,7 @@ from yatsude.model.loss import IGNORED, token_losses
 from yatsude.model.transformer import Transformer, document_mask
 from yatsude.shards import Shards
 
-__all__ = ["Score", "score"]
+__all__ = ["Score", "nats_of", "score"]
 
 ROWS = 16
 Tokens = npt.NDArray[np.int64]
@@ -43,11 +43,18 @@ def score(model: Transformer, shards: Shards, window: int, documents: int | None
     nats, tokens = 0.0, 0
     pieces = itertools.chain.from_iterable(_pieces(d, window) for d in itertools.islice(shards.documents(), documents))
     for inputs, targets, numbers in _batches(pieces, window):
-        mask = document_mask(torch.from_numpy(numbers), model.norm.weight.dtype)
-        hidden = model(torch.from_numpy(inputs), mask_BTS=mask).flatten(0, 1)
-        nats += float(token_losses(hidden, model.lm_head.weight, torch.from_numpy(targets).flatten()).double().sum())
-        tokens += int((targets != IGNORED).sum())
+        more, counted = nats_of(model, inputs, targets, numbers)
+        nats, tokens = nats + more, tokens + counted
     return Score(nats / math.log(2), int(shards.characters[:documents].sum()), tokens)
+
+
+@torch.no_grad()
+def nats_of(model: Transformer, inputs: Tokens, targets: Tokens, documents: Tokens) -> tuple[float, int]:
+    """Cross-entropy in nats of all counted targets of packed rows, each (B, T), and how many they are."""
+    mask = document_mask(torch.from_numpy(documents), model.norm.weight.dtype)
+    hidden = model(torch.from_numpy(inputs), mask_BTS=mask).flatten(0, 1)
+    losses = token_losses(hidden, model.lm_head.weight, torch.from_numpy(targets).flatten())
+    return float(losses.double().sum()), int((targets != IGNORED).sum())
 
 
 def _pieces(document: Tokens, window: int) -> Iterator[tuple[Tokens, Tokens]]:

@@ -1,0 +1,40 @@
+"""What a small chat model is taught to do, and the words that ask for it.
+
+Tuning, evaluation and the chat page's buttons all use these words, so that a small model meets the wording it knows.
+"""
+
+import dataclasses
+from types import MappingProxyType
+
+__all__ = ["TASKS", "Task"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of question; `instruction` stands on a line of its own above the text it is about."""
+
+    instruction: str
+    label: str
+    """Name for people, in Japanese."""
+    japanese_answer: bool
+
+    def prompt(self, text: str) -> str:
+        """Write the user's message about `text`."""
+        return f"{self.instruction}\n{text}"
+
+
+TASKS = MappingProxyType(
+    {
+        "to_japanese": Task(
+            instruction="次の英語を日本語に訳してください。", label="英語→日本語", japanese_answer=True
+        ),
+        "to_english": Task(
+            instruction="次の日本語を英語に訳してください。", label="日本語→英語", japanese_answer=False
+        ),
+        "continue": Task(instruction="次の文の続きを書いてください。", label="続きを書く", japanese_answer=True),
+        "rephrase": Task(
+            instruction="次の文を別の言い方で言い換えてください。", label="言い換え", japanese_answer=True
+        ),
+    }
+)
+"""Name -> task. A message without an instruction is taken as the beginning of a text to continue."""

@@ -1,0 +1,78 @@
+"""From a trained model to one that answers: the stage `tune`. Its folder is laid out as that of `train`."""
+
+import math
+import shutil
+from pathlib import Path
+
+import torch
+
+from yatsude import manifest, recipe
+from yatsude.checkpoint import hf
+from yatsude.model.scoring import Score, nats_of
+from yatsude.model.transformer import Transformer
+from yatsude.progress import say
+from yatsude.tokenizer.tokenizer import Tokenizer
+from yatsude.train import precision
+from yatsude.train.build import Summary, finish, identity_of, train_workers
+from yatsude.train.loop import Loop
+from yatsude.tune.conversations import conversations
+from yatsude.tune.feed import ChatFeed
+from yatsude.tune.settings import TuneSettings
+
+__all__ = ["STAGE", "build"]
+
+STAGE = "tune"
+EVALUATION_ROWS = 16
+
+
+def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart: bool = False) -> Summary:
+    """Tune the output of `yatsude train`; the same call goes on where an earlier one was stopped."""
+    manifest.read(model)
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    sections = {STAGE: settings}
+    recipe.write(folder / "recipe.toml", sections)
+    tokenizer = Tokenizer.load(model)
+    feed, held_out = (
+        ChatFeed(
+            tokenizer, conversations(settings.sources, data, split, limit), settings.sequence_length, settings.seed
+        )
+        for split, limit in (("train", settings.conversations), ("held_out", settings.evaluation_documents))
+    )
+    say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
+    if feed.too_long:
+        say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
+    dtype, reason = precision.choose(settings.precision)
+    say(f"precision: {reason}")
+    workers = train_workers(settings.workers, settings.sequences_per_step)
+    loop = Loop(
+        settings,
+        hf.load(model, torch.float32),
+        feed,
+        folder,
+        dtype=dtype,
+        workers=workers,
+        evaluate=lambda replica: _score(replica, held_out),
+        identity=identity_of(sections, model),
+    )
+    trained = loop.run()
+    workers.close()
+    bits = loop.score.bits_per_character if loop.score else math.nan
+    tokens = settings.steps * settings.sequences_per_step * settings.sequence_length
+    figures = {
+        "answer_bits_per_character": round(bits, 4),
+        "tuning_tokens_seen": tokens,
+        "seconds": round(loop.seconds, 1),
+    }
+    finish(trained, folder / "model", STAGE, model, figures, recipe.digest(sections))
+    return Summary(model=folder / "model", bits_per_character=bits, tokens=tokens, seconds=loop.seconds)
+
+
+@torch.no_grad()
+def _score(model: Transformer, feed: ChatFeed) -> Score:
+    """Bits a character of the held-out answers."""
+    nats, tokens = 0.0, 0
+    for batch in feed.batches(EVALUATION_ROWS):
+        more, counted = nats_of(model, batch.inputs, batch.targets, batch.documents)
+        nats, tokens = nats + more, tokens + counted
+    return Score(nats / math.log(2), feed.characters, tokens)

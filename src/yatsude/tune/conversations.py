@@ -1,0 +1,113 @@
+"""Conversations to learn from: made from texts and their translations, or the user's own as JSON lines.
+
+A line of the user's own file is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from yatsude.errors import DataError, RecipeError
+from yatsude.spec.chat import ROLES
+from yatsude.spec.tasks import TASKS
+from yatsude.tokenizer.corpus import columns
+
+__all__ = ["Conversation", "conversations"]
+
+Conversation = list[dict[str, str]]
+SHORTEST = 8
+"""Characters: a shorter sentence has no beginning and end worth telling apart."""
+LONGEST = 120
+
+
+def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: int) -> list[Conversation]:
+    """Gather the conversations of all sources for one split, those made from pairs up to `limit`.
+
+    One in fifty of a user's own conversations is held out, by the hash of its content.
+    """
+    found: list[Conversation] = []
+    for source in sources:
+        if source == "pairs":
+            found += _from_pairs(data_folder, split, limit)
+        elif source.startswith("file:"):
+            found += [c for c in _from_file(Path(source.removeprefix("file:"))) if _split_of(c) == split]
+        else:
+            raise RecipeError(f"tune.sources: '{source}' is unknown; expected 'pairs' or 'file:PATH'")
+    if not found and split == "train":
+        raise DataError(f"no conversations in {', '.join(sources)}; give tune.sources a file with some")
+    return found
+
+
+def _from_pairs(data_folder: Path, split: str, limit: int) -> list[Conversation]:
+    """Tasks over the data folder's sentences, each sentence used for one of them, chosen by its hash."""
+    twins: dict[str, str] = {}
+    made: list[Conversation] = []
+    for texts, translations in columns(data_folder, split, ("text", "english")):
+        for text, english in zip(texts, translations, strict=True):
+            if not SHORTEST <= len(text) <= LONGEST:
+                continue
+            twin = twins.get(english) if english else None
+            if english:
+                twins[english] = text
+            made += _tasks(text, english, twin)
+            if len(made) >= limit:
+                return made[:limit]
+    return made
+
+
+def _tasks(text: str, english: str | None, twin: str | None) -> Iterator[Conversation]:
+    """One task, or two where another sentence has the same translation."""
+    kind = hashlib.blake2b(text.encode(), digest_size=1).digest()[0] % 8
+    if twin and twin != text:
+        yield _talk(TASKS["rephrase"].prompt(twin), text)
+    if english and kind < 3:
+        yield _talk(TASKS["to_japanese"].prompt(english), text)
+    elif english and kind < 5:
+        yield _talk(TASKS["to_english"].prompt(text), english)
+    elif (cut := _middle(text)) is not None:
+        beginning = text[:cut]
+        yield _talk(TASKS["continue"].prompt(beginning) if kind < 7 else beginning, text[cut:])
+
+
+def _middle(text: str) -> int | None:
+    """Where to cut a sentence: behind the comma or particle nearest to its middle."""
+    places = [match.end() for match in re.finditer("[、はがをにでと]", text) if 2 <= match.end() <= len(text) - 3]
+    return min(places, key=lambda place: abs(place - len(text) / 2)) if places else None
+
+
+def _talk(question: str, answer: str) -> Conversation:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _from_file(path: Path) -> Iterator[Conversation]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield _checked(line, f"{path} line {number}")
+    except FileNotFoundError:
+        raise DataError(f"no conversations at {path}; check the path in tune.sources") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it and run again") from None
+
+
+def _checked(line: str, where: str) -> Conversation:
+    try:
+        messages = json.loads(line)["messages"]
+        talk = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise DataError(
+            f'{where} is no conversation: expected {{"messages": [{{"role": …, "content": …}}, …]}}'
+        ) from None
+    unknown = [m["role"] for m in talk if m["role"] not in ROLES]
+    if unknown or not any(m["role"] == "assistant" for m in talk):
+        what = f"role '{unknown[0]}'" if unknown else "no message of the assistant"
+        raise DataError(f"{where} has {what}; expected roles {', '.join(ROLES)} and an answer to learn")
+    return talk
+
+
+def _split_of(talk: Conversation) -> str:
+    digest = hashlib.blake2b(json.dumps(talk, ensure_ascii=False).encode(), digest_size=8).digest()
+    return "held_out" if int.from_bytes(digest, "little") % 50 == 0 else "train"
