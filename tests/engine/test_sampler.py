@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from yatsude.engine.sampler import FIRST_LOOK, Drawer, candidates, sample
+from yatsude.engine.sampler import FIRST_LOOK, Drawer, probabilities, sample
 from yatsude.engine.settings import SamplingSettings
 from yatsude.errors import RequestError
 
@@ -13,10 +13,8 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 3.0]])
 
 def distribution(logits, settings):
     """Exact probabilities in the order of the vocabulary."""
-    probabilities, tokens = candidates(logits, [settings] * len(logits))
-    if tokens is not None:
-        probabilities = torch.zeros_like(logits).scatter_(1, tokens, probabilities)
-    return probabilities / probabilities.sum(-1, keepdim=True)
+    kept = probabilities(logits, [settings] * len(logits))
+    return kept / kept.sum(-1, keepdim=True)
 
 
 def test_plain_distribution_is_softmax_over_temperature():
@@ -39,6 +37,16 @@ def test_top_p_keeps_the_smallest_set_that_holds_it(top_p, kept):
 def test_top_p_is_a_share_of_what_top_k_left():
     got = distribution(LOGITS, SamplingSettings(top_k=2, top_p=0.73))[0]
     assert set(got.nonzero()[:, 0].tolist()) == {4}
+
+
+def test_rows_of_one_batch_are_cut_each_by_its_own_settings():
+    each = [
+        SamplingSettings(**one) for one in ({}, {"top_k": 2}, {"temperature": 0}, {"top_p": 0.5}, {"temperature": 2})
+    ]
+    together = probabilities(LOGITS.repeat(len(each), 1), each)
+    for row, settings in zip(together, each, strict=True):
+        torch.testing.assert_close(row / row.sum(), distribution(LOGITS, settings)[0])
+    assert (together > 0).sum(-1).tolist() == [5, 2, 1, 1, 5]
 
 
 def test_a_flat_distribution_over_a_large_vocabulary_is_cut_exactly():

@@ -1,22 +1,24 @@
 """From scores to tokens: penalties, temperature, top-k, top-p, and one uniform number per draw.
 
 Each answer has its own stream of random numbers, so that what else is in the batch does not change it.
-Shapes: B rows, V vocabulary, K candidates.
+Shapes: B rows, V vocabulary.
 """
 
 import dataclasses
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from yatsude.engine.settings import SamplingSettings
 
-__all__ = ["Drawer", "Scored", "candidates", "sample"]
+__all__ = ["Drawer", "Scored", "probabilities", "sample"]
 
-FIRST_LOOK = 256
-"""Candidates looked at before all are sorted: mostly enough, and many times faster on a large vocabulary."""
+FIRST_LOOK = 1024
+"""Likeliest tokens looked at before all are sorted: mostly enough."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,48 +85,47 @@ def sample(logits_BV: Tensor, drawers: Sequence[Drawer]) -> tuple[list[int], lis
 
 
 def _drawn(logits_BV: Tensor, drawers: Sequence[Drawer]) -> list[int]:
-    tokens: list[int] = logits_BV.argmax(-1).tolist()
-    for cut in (False, True):  # apart: a row must meet its candidates in the same order whatever its neighbours
-        rows = [n for n, d in enumerate(drawers) if d.settings.temperature > 0 and d.settings.cuts == cut]
-        if rows:
-            part_RV = logits_BV if len(rows) == len(drawers) else logits_BV[rows]
-            for row, token in zip(rows, _drawn_alike(part_RV, [drawers[row] for row in rows]), strict=True):
-                tokens[row] = token
-    return tokens
-
-
-def _drawn_alike(logits_BV: Tensor, drawers: Sequence[Drawer]) -> list[int]:
-    probabilities_BK, tokens_BK = candidates(logits_BV, [drawer.settings for drawer in drawers])
-    cumulative_BK = probabilities_BK.cumsum(-1, dtype=torch.float64)
+    cumulative_BV = probabilities(logits_BV, [drawer.settings for drawer in drawers]).cumsum(-1, dtype=torch.float64)
     uniform_B1 = torch.tensor([[drawer.uniform()] for drawer in drawers], dtype=torch.float64, device=logits_BV.device)
-    chosen_B1 = torch.searchsorted(cumulative_BK, uniform_B1 * cumulative_BK[:, -1:], right=True)
-    return (chosen_B1 if tokens_BK is None else tokens_BK.gather(1, chosen_B1))[:, 0].tolist()
+    drawn_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
+    return drawn_B1[:, 0].tolist()
 
 
-def candidates(logits_BV: Tensor, settings: Sequence[SamplingSettings]) -> tuple[Tensor, Tensor | None]:
-    """Probabilities (B, K) up to a factor a row, 0 for what may not be drawn, and the token ids (B, K) they belong to.
+def probabilities(logits_BV: Tensor, settings: Sequence[SamplingSettings]) -> Tensor:
+    """Probabilities (B, V) up to a factor a row, 0 for what may not be drawn; equals are kept or cut together."""
+    greedy_B = torch.tensor([one.temperature == 0 for one in settings], device=logits_BV.device)
+    temperature_B1 = logits_BV.new_tensor([one.temperature or 1.0 for one in settings])[:, None]
+    kept_BV = torch.softmax(logits_BV / temperature_B1, -1)
+    if any(one.cuts for one in settings):
+        kept_BV.masked_fill_(kept_BV < _least_kept(kept_BV, settings), 0.0)
+    if any(one.temperature == 0 for one in settings):
+        kept_BV[greedy_B] = functional.one_hot(logits_BV[greedy_B].argmax(-1), kept_BV.shape[1]).to(kept_BV.dtype)
+    return kept_BV
 
-    Without ids, K is the vocabulary in its own order. Likeliest first where top-k or top-p cut.
-    Temperatures must be above 0.
-    """
-    temperature_B1 = logits_BV.new_tensor([one.temperature for one in settings])[:, None]
-    probabilities_BV = torch.softmax(logits_BV / temperature_B1, -1)
-    if not any(one.cuts for one in settings):
-        return probabilities_BV, None
-    top_k = [one.top_k or logits_BV.shape[1] for one in settings]
-    top_p = [one.top_p for one in settings]
-    top_k_B1 = torch.tensor(top_k, device=logits_BV.device)[:, None]
-    top_p_B1 = probabilities_BV.new_tensor([2.0 if p == 1.0 else p for p in top_p])[:, None]
-    look = min(FIRST_LOOK, logits_BV.shape[1])
-    sorted_BK, tokens_BK = torch.topk(probabilities_BV, look, -1)
-    enough_B1 = (top_k_B1 <= look) | (sorted_BK.sum(-1, keepdim=True) > top_p_B1)
-    if not bool(enough_B1.all()):
-        sorted_BK, tokens_BK = probabilities_BV.sort(-1, descending=True)
-    rank_K = torch.arange(sorted_BK.shape[1], device=logits_BV.device)
-    sorted_BK = sorted_BK.masked_fill(rank_K >= top_k_B1, 0.0)
-    before_BK = sorted_BK.cumsum(-1) - sorted_BK
-    mass_B1 = sorted_BK.sum(-1, keepdim=True)  # top-p is a share of what top-k left
-    return sorted_BK.masked_fill(before_BK >= top_p_B1 * mass_B1, 0.0), tokens_BK
+
+def _least_kept(probabilities_BV: Tensor, settings: Sequence[SamplingSettings]) -> Tensor:
+    """Probability of the last token that top-k and top-p let in, (B, 1); top-p is a share of what top-k left."""
+    device, vocabulary = probabilities_BV.device, probabilities_BV.shape[1]
+    cuts_B1 = torch.tensor([one.cuts for one in settings], device=device)[:, None]
+    top_k_B1 = torch.tensor([one.top_k or vocabulary for one in settings], device=device)[:, None]
+    top_p_B1 = torch.tensor([one.top_p if one.top_p < 1 else 2.0 for one in settings], device=device)[:, None]
+    falling_BK = torch.topk(probabilities_BV, min(FIRST_LOOK, vocabulary), -1).values
+    seen_B1 = (top_k_B1 <= falling_BK.shape[1]) | (falling_BK.sum(-1, keepdim=True) > top_p_B1) | ~cuts_B1
+    if not bool(seen_B1.all()):
+        falling_BK = _falling(probabilities_BV)
+    in_k_BK = torch.arange(falling_BK.shape[1], device=device) < top_k_B1
+    falling_BK = falling_BK.masked_fill(~in_k_BK, 0.0)
+    cumulative_BK = falling_BK.cumsum(-1, dtype=torch.float64)
+    above_BK = cumulative_BK - falling_BK
+    out_BK = ~in_k_BK | (above_BK >= top_p_B1 * cumulative_BK[:, -1:])
+    return falling_BK.masked_fill(out_BK, torch.inf).amin(-1, keepdim=True) * cuts_B1
+
+
+def _falling(x: Tensor) -> Tensor:
+    """Each row, largest first; without the indices that torch.sort makes, NumPy is many times faster on a CPU."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(np.sort(x.numpy(), -1)).flip(-1)
+    return x.sort(-1, descending=True).values
 
 
 def _scored(logits_V: Tensor, token: int, likeliest: int) -> Scored:
