@@ -15,7 +15,7 @@ from yatsude import __version__
 from yatsude.errors import DataError
 from yatsude.files import new_file, sha256_of
 
-__all__ = ["File", "Input", "Licence", "Manifest", "check", "read", "write"]
+__all__ = ["File", "Input", "Licence", "Manifest", "check", "is_current", "read", "write"]
 
 NAME = "manifest.json"
 
@@ -107,6 +107,16 @@ def read(folder: Path, stage: str | None = None) -> Manifest:
     if stage is not None and manifest.stage != stage:
         raise DataError(f"{folder} was written by '{manifest.stage}', expected the output of 'yatsude {stage}'")
     return manifest
+
+
+def is_current(folder: Path, stage: str, recipe_sha256: str, inputs: Iterable[Path] = ()) -> bool:
+    """Whether `folder` is the finished output of this stage, with these settings, from these very inputs."""
+    if not (folder / NAME).is_file():
+        return False
+    manifest = read(folder)
+    sums = {entry.manifest_sha256 for entry in manifest.inputs}
+    fresh = all((path / NAME).is_file() and sha256_of(path / NAME) in sums for path in inputs)
+    return manifest.stage == stage and manifest.recipe_sha256 == recipe_sha256 and fresh
 
 
 def check(folder: Path, manifest: Manifest) -> None:

@@ -33,12 +33,8 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     sections = {STAGE: settings}
     recipe.write(folder / "recipe.toml", sections)
     tokenizer = Tokenizer.load(model)
-    feed, held_out = (
-        ChatFeed(
-            tokenizer, conversations(settings.sources, data, split, limit), settings.sequence_length, settings.seed
-        )
-        for split, limit in (("train", settings.conversations), ("held_out", settings.evaluation_documents))
-    )
+    feed = _feed(settings, tokenizer, data, "train", settings.conversations)
+    held_out = _feed(settings, tokenizer, data, "held_out", settings.evaluation_documents)
     say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
     if feed.too_long:
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
@@ -66,6 +62,11 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     }
     finish(trained, folder / "model", STAGE, model, figures, recipe.digest(sections))
     return Summary(model=folder / "model", bits_per_character=bits, tokens=tokens, seconds=loop.seconds)
+
+
+def _feed(settings: TuneSettings, tokenizer: Tokenizer, data: Path, split: str, limit: int) -> ChatFeed:
+    talks = conversations(settings.sources, data, split, limit)
+    return ChatFeed(tokenizer, talks, settings.sequence_length, settings.seed)
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """Conversations to learn from: made from texts and their translations, or the user's own as JSON lines.
 
-A line of the user's own file is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.
+A line of such a file:
+
+    {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
 """
 
 import hashlib

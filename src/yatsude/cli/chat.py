@@ -1,0 +1,50 @@
+"""`yatsude chat`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yatsude.cli import options
+from yatsude.errors import RequestError
+from yatsude.progress import say
+
+__all__ = ["command"]
+
+
+def command(
+    model: options.Model = None,
+    run: options.Run = Path("runs/default"),
+    system: Annotated[str, typer.Option(help="Message that stands before the conversation.")] = "",
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
+) -> None:
+    """Talk to a model; an empty line starts anew, Ctrl-D ends."""
+    from yatsude.engine.load import load  # noqa: PLC0415
+    from yatsude.engine.settings import SamplingSettings  # noqa: PLC0415
+
+    engine = load(model or run / "export")
+    sampling = SamplingSettings(temperature=temperature, top_p=top_p)
+    beginning = [{"role": "system", "content": system}] if system else []
+    messages = list(beginning)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            return
+        if not line:
+            messages = list(beginning)
+            say("a new conversation")
+            continue
+        messages.append({"role": "user", "content": line})
+        answer = ""
+        try:
+            for delta in engine.stream(engine.tokenizer.encode_chat(messages), sampling):
+                answer += delta.text
+                print(delta.text, end="", flush=True)
+        except RequestError as error:
+            say(f"{error}")
+            messages = list(beginning)
+            continue
+        print()
+        messages.append({"role": "assistant", "content": answer})

@@ -1,0 +1,32 @@
+"""`yatsude generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yatsude.cli import options
+
+__all__ = ["command"]
+
+
+def command(
+    prompt: Annotated[str, typer.Argument(help="Beginning of the text.")],
+    model: options.Model = None,
+    run: options.Run = Path("runs/default"),
+    max_tokens: Annotated[int, typer.Option(help="Longest continuation, in tokens.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+) -> None:
+    """Continue a text and print it as it is written."""
+    from yatsude.engine.load import load  # noqa: PLC0415
+    from yatsude.engine.settings import SamplingSettings  # noqa: PLC0415
+
+    engine = load(model or run / "train" / "model")
+    sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    tokenizer = engine.tokenizer
+    print(prompt, end="", flush=True)
+    for delta in engine.stream([tokenizer.text, *tokenizer.encode(prompt)], sampling):
+        print(delta.text, end="", flush=True)
+    print()

@@ -1,0 +1,58 @@
+"""What every verb takes: a recipe, single settings, and the folder of the run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from yatsude import recipe
+from yatsude.checkpoint.settings import ExportSettings
+from yatsude.data.settings import DataSettings
+from yatsude.engine.settings import EngineSettings
+from yatsude.evaluate.settings import EvaluateSettings
+from yatsude.serve.settings import ServeSettings
+from yatsude.spec.settings import ModelSettings
+from yatsude.tokenizer.settings import TokenizerSettings
+from yatsude.train.settings import TrainSettings
+from yatsude.tune.settings import TuneSettings
+
+__all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings"]
+
+SECTIONS: dict[str, type[Any]] = {
+    "data": DataSettings,
+    "tokenizer": TokenizerSettings,
+    "model": ModelSettings,
+    "train": TrainSettings,
+    "tune": TuneSettings,
+    "evaluate": EvaluateSettings,
+    "export": ExportSettings,
+    "engine": EngineSettings,
+    "serve": ServeSettings,
+}
+"""The tables of a recipe."""
+
+Recipe = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file with settings; see recipes/.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="TABLE.KEY=VALUE", help="One setting, over the recipe's; may be repeated."),
+]
+Run = Annotated[Path, typer.Option("--run", help="Folder of the run; each stage has a folder of its own in it.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget an earlier attempt instead of going on with it.")]
+Model = Annotated[
+    Path | None, typer.Argument(metavar="[MODEL]", help="Folder of a model; by default the run's exported one.")
+]
+
+
+class Settings:
+    """A recipe with the settings of the command line laid over it."""
+
+    def __init__(self, path: Path | None, sets: list[str] | None) -> None:
+        self.tables = recipe.read(path, sets or ())
+
+    def of(self, name: str) -> Any:
+        """Settings of one table, as the room that owns it defines them."""
+        return recipe.resolve(self.tables, SECTIONS, name, SECTIONS[name])
+
+    def given(self, name: str) -> frozenset[str]:
+        """Keys of one table that were set by hand."""
+        return frozenset(self.tables.get(name, {}))

@@ -1,0 +1,23 @@
+"""`yatsude tune`."""
+
+from pathlib import Path
+
+from yatsude.cli import options
+from yatsude.progress import say
+
+__all__ = ["command"]
+
+
+def command(
+    recipe: options.Recipe = None,
+    sets: options.Sets = None,
+    run: options.Run = Path("runs/default"),
+    restart: options.Restart = False,
+) -> None:
+    """Fine-tune the run's model on conversations; a stopped tuning goes on where it was."""
+    settings = options.Settings(recipe, sets)
+    from yatsude.tune.build import build  # noqa: PLC0415
+
+    summary = build(settings.of("tune"), run / "train" / "model", run / "data", run / "tune", restart)
+    say(f"answers cost {summary.bits_per_character:.3f} bits per character")
+    say(f"next: yatsude evaluate --run {run}")
