@@ -68,9 +68,9 @@ def resolve(tables: Tables, sections: Mapping[str, type[Any]], name: str, kind: 
         raise RecipeError(f"{where} = {first['input']!r}: {first['msg']}") from None
 
 
-def write(path: Path, sections: Mapping[str, Any]) -> str:
-    """Write resolved settings as TOML at `path`, atomically; the digest of their content comes back."""
-    lines = []
+def write(path: Path, sections: Mapping[str, Any], comment: str = "") -> str:
+    """Write resolved settings as TOML at `path`, atomically, under a comment; their digest comes back."""
+    lines = [comment.rstrip()] if comment else []
     for name, settings in sections.items():
         lines.append(f"[{name}]")
         values = TypeAdapter(type(settings)).dump_python(settings, mode="json")

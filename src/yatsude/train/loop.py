@@ -69,7 +69,7 @@ class Loop:
             with bar("training", steps * tokens, "tokens") as progress, asked_to_stop() as stop:
                 progress.skip(self.step * tokens)
                 while self.step < steps:
-                    figures, loads = self._advance()
+                    figures, loads = self.advance()
                     progress.advance(tokens, f"loss {self.guard.smooth:.3f}")
                     monitor.step(figures, loads)
                     if self._due(self.settings.evaluations):
@@ -83,7 +83,7 @@ class Loop:
             monitor.close()
         return self.weights.full()
 
-    def _advance(self) -> tuple[dict[str, Any], Tensor]:
+    def advance(self) -> tuple[dict[str, Any], Tensor]:
         """One step: the figures for the log, and the loads of the experts."""
         start = time.perf_counter()
         count = self.settings.sequences_per_step

@@ -1,0 +1,130 @@
+"""`yatsude run`: the whole path, from nothing to a chat page."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yatsude import manifest, recipe
+from yatsude.cli import export as export_verb
+from yatsude.cli import options
+from yatsude.errors import RecipeError
+from yatsude.progress import say
+from yatsude.spec.settings import ModelSettings
+from yatsude.train.settings import TrainSettings
+from yatsude.tune.settings import TuneSettings
+
+__all__ = ["command"]
+
+CHOICE = "choice.toml"
+
+
+def command(
+    minutes: Annotated[float, typer.Option(help="Time for pre-training and tuning together.")] = 10.0,
+    recipe_file: options.Recipe = None,
+    sets: options.Sets = None,
+    run: options.Run = Path("runs/default"),
+    serve: Annotated[bool, typer.Option(help="End by serving the chat page.")] = True,
+) -> None:
+    """Fetch text, learn a tokenizer, train, tune, measure, export and serve; what is done already is skipped."""
+    if minutes <= 0:
+        raise RecipeError(f"--minutes {minutes:g}: expected more than 0; 10 is the default")
+    settings = options.Settings(recipe_file, sets)
+    start = time.monotonic()
+    _text(settings, run)
+    model, train, tune = _chosen(settings, run, minutes)
+    _learn(model, train, tune, run)
+    _measure_and_export(settings, run)
+    say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; the report is {run / 'evaluate' / 'report.html'}")
+    if serve:
+        from yatsude.serve.run import run as serve_model  # noqa: PLC0415
+
+        serve_model(settings.of("serve"), run / "export", settings.of("engine"))
+    else:
+        say(f"next: yatsude serve {run / 'export'}")
+
+
+def _text(settings: options.Settings, run: Path) -> None:
+    from yatsude.data.build import build as build_data  # noqa: PLC0415
+    from yatsude.tokenizer.build import build as build_tokenizer  # noqa: PLC0415
+
+    data, tokenizer = settings.of("data"), settings.of("tokenizer")
+    if not manifest.is_current(run / "data", "data", recipe.digest({"data": data})):
+        _title("text")
+        build_data(data, run / "data")
+    if not manifest.is_current(run / "tokenizer", "tokenizer", recipe.digest({"tokenizer": tokenizer}), [run / "data"]):
+        _title("tokenizer")
+        build_tokenizer(tokenizer, run / "data", run / "tokenizer")
+
+
+def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[ModelSettings, TrainSettings, TuneSettings]:
+    """Measure and choose once: a run that is resumed keeps what it chose, or it would be another run."""
+    path = run / CHOICE
+    key = recipe.digest({name: settings.of(name) for name in ("model", "train", "tune")})
+    origin = f"# for {minutes:g} minutes, settings {key[:16]}, tokens {_stamp(run / 'tokenizer')}\n"
+    if path.is_file() and path.read_text(encoding="utf-8").startswith(origin):
+        kept = options.Settings(path, None)
+        say(f"model and run as chosen before, in {path}")
+        return kept.of("model"), kept.of("train"), kept.of("tune")
+    from yatsude.train.choose import choose  # noqa: PLC0415
+
+    _title("measuring this machine")
+    tune = settings.of("tune")
+    choice = choose(
+        minutes,
+        run / "tokenizer",
+        settings.of("model"),
+        settings.of("train"),
+        fixed=settings.given("model") | settings.given("train"),
+        tune_sequences=tune.sequences_per_step,
+    )
+    for reason in choice.reasons:
+        say(f"  {reason}")
+    if "steps" not in settings.given("tune"):
+        tune = dataclasses.replace(tune, steps=choice.tune_steps)
+    recipe.write(path, {"model": choice.model, "train": choice.train, "tune": tune}, comment=origin)
+    return choice.model, choice.train, tune
+
+
+def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path) -> None:
+    from yatsude.train.build import build as build_model  # noqa: PLC0415
+    from yatsude.tune.build import build as build_chat  # noqa: PLC0415
+
+    base, chat = run / "train" / "model", run / "tune" / "model"
+    digest = recipe.digest({"model": model, "train": train})
+    if not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
+        _title("training")
+        build_model(model, train, run / "tokenizer", run / "train")
+    if not manifest.is_current(chat, "tune", recipe.digest({"tune": tune}), [base]):
+        _title("tuning")
+        build_chat(tune, base, run / "data", run / "tune")
+
+
+def _measure_and_export(settings: options.Settings, run: Path) -> None:
+    from yatsude.cli.evaluate import measure  # noqa: PLC0415
+
+    if not manifest.is_current(
+        run / "evaluate",
+        "evaluate",
+        recipe.digest({"evaluate": settings.of("evaluate")}),
+        [run / "train" / "model", run / "tune" / "model"],
+    ):
+        _title("measuring the model")
+        measure(settings, run)
+    if not manifest.is_current(
+        run / "export", "export", recipe.digest({"export": settings.of("export")}), [run / "tune" / "model"]
+    ):
+        _title("export")
+        export_verb.write(settings, run)
+
+
+def _title(text: str) -> None:
+    say(f"── {text} ──")
+
+
+def _stamp(folder: Path) -> str:
+    from yatsude.files import sha256_of  # noqa: PLC0415
+
+    return sha256_of(folder / manifest.NAME)[:16]

@@ -1,0 +1,141 @@
+"""A model and a run for the minutes that there are, from this machine's measured speed."""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from yatsude.model.init import initialise
+from yatsude.model.scoring import Score
+from yatsude.model.transformer import Transformer
+from yatsude.shards import Shards
+from yatsude.spec.counts import count
+from yatsude.spec.presets import LADDER
+from yatsude.spec.settings import ModelSettings, resolve
+from yatsude.train import precision
+from yatsude.train.build import train_workers
+from yatsude.train.feed import Feed
+from yatsude.train.loop import Loop
+from yatsude.train.settings import TrainSettings
+
+__all__ = ["Choice", "choose", "tokens_per_second"]
+
+TUNE_SHARE = 0.2
+"""Of the minutes: enough to learn the form of an answer, short enough to leave the language its time."""
+TOKENS_PER_ACTIVE_PARAMETER = 0.6
+"""A model that sees fewer than this many tokens for each of its active parameters loses to the next smaller one."""
+STEPS = 1000
+"""Rather this many steps of fewer sequences than fewer steps of more: early on, steps count."""
+SECONDS = 4.0
+WARMUP_STEPS = 2
+MARGIN = 0.93
+"""Share of the measured speed that is counted on: scores and checkpoints take time, and machines slow down."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and why, one sentence each."""
+
+    model: ModelSettings
+    train: TrainSettings
+    tune_steps: int
+    reasons: tuple[str, ...]
+
+
+def choose(
+    minutes: float,
+    tokens: Path,
+    model: ModelSettings,
+    train: TrainSettings,
+    *,
+    fixed: frozenset[str],
+    tune_sequences: int,
+    measure: Callable[[ModelSettings, TrainSettings, Shards], float] | None = None,
+) -> Choice:
+    """Choose preset, steps and batch for `minutes` of training and tuning together.
+
+    `fixed` names the keys that were set by hand (`preset`, `steps`, `sequences_per_step`): those stay.
+    """
+    measure = measure or tokens_per_second
+    shards = Shards(tokens / "train")
+    seconds = 60 * minutes * (1 - TUNE_SHARE) * MARGIN
+    reasons: list[str] = []
+    if "preset" not in fixed:
+        model, speed = _preset(model, train, shards, seconds, measure, reasons)
+    else:
+        speed = measure(model, train, shards)
+        reasons.append(f"model {model.preset}, as set by hand: {speed:,.0f} tokens/s")
+    if "steps" not in fixed:
+        train = _steps(train, speed * seconds, fixed, reasons)
+    tune_tokens = speed * 60 * minutes * TUNE_SHARE * MARGIN
+    tune_steps = max(20, int(tune_tokens / (tune_sequences * train.sequence_length)))
+    reasons.append(f"{tune_steps:,} steps of tuning: {TUNE_SHARE:.0%} of the {minutes:g} minutes")
+    return Choice(model=model, train=train, tune_steps=tune_steps, reasons=tuple(reasons))
+
+
+def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards) -> float:
+    """Train for a few seconds and throw the result away; tokens a second of wall-clock time."""
+    fresh = Transformer(resolve(model, shards.vocab_size))
+    initialise(fresh, train.seed)
+    workers = train_workers(train.workers, train.sequences_per_step)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(
+            dataclasses.replace(train, steps=1_000_000),
+            fresh,
+            Feed(shards, train.sequence_length, train.seed),
+            Path(folder),
+            dtype=precision.choose(train.precision)[0],
+            workers=workers,
+            evaluate=lambda _model: Score(0.0, 1, 1),
+            identity="speed",
+        )
+        for _ in range(WARMUP_STEPS):
+            loop.advance()
+        start, steps = time.perf_counter(), 0
+        while time.perf_counter() - start < SECONDS:
+            loop.advance()
+            steps += 1
+    seconds = time.perf_counter() - start
+    workers.close()
+    return steps * train.sequences_per_step * train.sequence_length / seconds
+
+
+def _preset(
+    model: ModelSettings,
+    train: TrainSettings,
+    shards: Shards,
+    seconds: float,
+    measure: Callable[[ModelSettings, TrainSettings, Shards], float],
+    reasons: list[str],
+) -> tuple[ModelSettings, float]:
+    """Climb the ladder as long as the next model still sees enough text in the time."""
+    best: tuple[ModelSettings, float] | None = None
+    for name in LADDER:
+        candidate = dataclasses.replace(model, preset=name)
+        speed = measure(candidate, train, shards)
+        active = count(resolve(candidate, shards.vocab_size)).active
+        ratio = speed * seconds / active
+        says = f"{name}: {speed:,.0f} tokens/s, {ratio:.1f} tokens an active parameter in {seconds:.0f} s"
+        if best is not None and ratio < TOKENS_PER_ACTIVE_PARAMETER:
+            reasons.append(f"not {says}, fewer than {TOKENS_PER_ACTIVE_PARAMETER:g}")
+            break
+        reasons.append(f"model {says}")
+        best = candidate, speed
+    if best is None:
+        raise AssertionError("the ladder of presets is empty")
+    return best
+
+
+def _steps(train: TrainSettings, tokens: float, fixed: frozenset[str], reasons: list[str]) -> TrainSettings:
+    """As many steps as the tokens give, with more sequences a step where there would be more than enough steps."""
+    sequences = train.sequences_per_step
+    if "sequences_per_step" not in fixed:
+        workers = train.workers or torch.get_num_threads()
+        wanted = tokens / (STEPS * train.sequence_length)
+        sequences = max(train.sequences_per_step, workers * int(wanted // workers))
+    steps = max(20, int(tokens / (sequences * train.sequence_length)))
+    reasons.append(f"{steps:,} steps of {sequences} sequences: {steps * sequences * train.sequence_length:,} tokens")
+    return dataclasses.replace(train, steps=steps, sequences_per_step=sequences)
