@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +46,13 @@ def read(path: Path | None, sets: Sequence[str] = ()) -> Tables:
         if not isinstance(table, dict):
             raise RecipeError(f"{path}: '{name}' stands outside any table; write it under one, such as [train]")
     for item in sets:
-        name, key, value = _split(item)
-        tables.setdefault(name, {})[key] = value
+        (*names, key), value = _split(item)
+        place: dict[str, Any] = tables
+        for name in names:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"--set {item}: '{name}' is a value in the recipe, not a table")
+        place[key] = value
     return tables
 
 
@@ -56,10 +62,7 @@ def resolve(tables: Tables, sections: Mapping[str, type[Any]], name: str, kind: 
         if table not in sections:
             raise RecipeError(f"unknown table [{table}] in the recipe{_nearest(table, sections)}")
     values = tables.get(name, {})
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise RecipeError(f"unknown key '{key}' in [{name}]{_nearest(key, known)}")
+    _refuse_unknown(values, name, kind)
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -100,15 +103,26 @@ def secret(value: str) -> str:
     return os.environ[match[1]]
 
 
-def _split(item: str) -> tuple[str, str, Any]:
+def _refuse_unknown(values: Mapping[str, Any], name: str, kind: type[Any]) -> None:
+    """Check the keys of table `name`, and of the tables in it."""
+    known = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in known:
+            raise RecipeError(f"unknown key '{key}' in [{name}]{_nearest(key, known)}")
+        if isinstance(value, dict) and dataclasses.is_dataclass(known[key]):
+            _refuse_unknown(value, f"{name}.{key}", known[key])
+
+
+def _split(item: str) -> tuple[list[str], Any]:
+    """Take `table.key=value` apart: the names, and the value as TOML reads it."""
     target, equals, text = item.partition("=")
-    name, dot, key = target.strip().partition(".")
-    if not (equals and dot and name and key):
+    names = [name.strip() for name in target.split(".")]
+    if not (equals and len(names) > 1 and all(names)):
         raise RecipeError(f"--set {item}: expected table.key=value, for example train.sequence_length=256")
     try:
-        return name, key, tomllib.loads(f"v = {text.strip()}")["v"]
+        return names, tomllib.loads(f"v = {text.strip()}")["v"]
     except tomllib.TOMLDecodeError:
-        return name, key, text.strip()  # a bare word is a string: --set model.preset=tiny
+        return names, text.strip()  # a bare word is a string: --set model.preset=tiny
 
 
 def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -36,14 +36,16 @@ class Shards:
         try:
             page = json.loads((folder / "shards.json").read_text(encoding="utf-8"))
             self.characters: npt.NDArray[np.int32] = np.load(folder / "characters.npy", allow_pickle=False)
+            self.vocab_size: int = int(page["vocab_size"])
+            self.separator: int = int(page["separator"])
+            self.counts: list[int] = [int(count) for count in page["tokens"]]
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} is missing; run 'yatsude tokenizer' to write token shards") from None
-        except (ValueError, KeyError) as error:
-            raise DataError(f"token shards in {folder} are damaged ({error}); run 'yatsude tokenizer' again") from None
+        except (ValueError, KeyError, TypeError, EOFError) as error:
+            raise DataError(
+                f"token shards in {folder} are damaged ({error!r}); run 'yatsude tokenizer' again"
+            ) from None
         self.folder = folder
-        self.vocab_size: int = page["vocab_size"]
-        self.separator: int = page["separator"]
-        self.counts: list[int] = page["tokens"]
         dtype = _dtype(self.vocab_size)
         self._maps = [self._map(number, count, dtype) for number, count in enumerate(self.counts)]
 
