@@ -5,7 +5,7 @@ from yatsude.checkpoint import hf
 from yatsude.engine import load as loading
 from yatsude.engine.load import faster, load
 from yatsude.engine.settings import EngineSettings, SamplingSettings
-from yatsude.errors import CheckpointError, DataError, MachineError, RequestError
+from yatsude.errors import CheckpointError, DataError, MachineError, RecipeError
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_what_is_missing_is_named(tmp_path, folder):
 
 
 def test_what_cannot_be_done_is_named(folder, monkeypatch):
-    with pytest.raises(RequestError, match=r"4096.*128"):
+    with pytest.raises(RecipeError, match=r"4096.*128"):
         load(folder, EngineSettings(precision="fp32", context=4096))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MachineError, match="no GPU"):

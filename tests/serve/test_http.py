@@ -11,6 +11,7 @@ import pytest
 from yatsude.errors import MachineError, RecipeError
 from yatsude.serve.run import bind
 from yatsude.serve.settings import ServeSettings
+from yatsude.spec.tasks import TASKS
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "猫"}], "max_tokens": 4}
@@ -20,6 +21,12 @@ HELLO = {"messages": [{"role": "user", "content": "猫"}], "max_tokens": 4}
 def web(server):
     with httpx.Client(base_url=server, trust_env=False) as web:
         yield web
+
+
+def test_the_tasks_are_those_the_model_is_tuned_on(web):
+    tasks = web.get("/tasks").json()["tasks"]
+    assert [task["name"] for task in tasks] == list(TASKS)
+    assert tasks[0]["text"] + "x" == TASKS[tasks[0]["name"]].prompt("x")
 
 
 def test_health(web):

@@ -228,11 +228,11 @@ def test_copy(page):
 
 def test_tasks_put_their_instruction_in_front(page):
     page.fill("#question", "The cat sat.")
-    page.click("#tasks >> text=英語 → 日本語")
+    page.click("#tasks >> text=英語→日本語")
     value = page.input_value("#question")
     assert value.endswith("\nThe cat sat.")
     assert "日本語に訳して" in value
-    page.click("#tasks >> text=会話")
+    page.click("#tasks >> text=そのまま")
     expect(page.locator("#question")).to_have_value("The cat sat.")
 
 

@@ -10,7 +10,7 @@ from yatsude.engine.runner import Runner
 from yatsude.engine.sampler import Scored, sample
 from yatsude.engine.scheduler import Batch, Scheduler
 from yatsude.engine.settings import EngineSettings, SamplingSettings
-from yatsude.errors import RequestError
+from yatsude.errors import RecipeError, RequestError
 from yatsude.model.transformer import Transformer
 from yatsude.spec.chat import SPECIAL_TOKENS
 from yatsude.tokenizer.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class Engine:
         settings = settings or EngineSettings()
         longest = model.config.max_position_embeddings
         if settings.context > longest:
-            raise RequestError(
+            raise RecipeError(
                 f"engine.context = {settings.context}: the model was made for {longest} tokens; give at most that"
             )
         self.tokenizer, self.context = tokenizer, settings.context or longest

@@ -16,6 +16,7 @@ from yatsude.serve.errors import ApiError, json_response
 from yatsude.serve.hearing import Hearing, unless_gone
 from yatsude.serve.query import Query
 from yatsude.serve.settings import ServeSettings
+from yatsude.spec.tasks import TASKS
 
 __all__ = ["Api"]
 
@@ -42,6 +43,11 @@ class Api:
         """Describe the model of that name."""
         self._known(request.path_params["name"])
         return json_response(self._card())
+
+    async def tasks(self, _: Request) -> Response:
+        """List what the model was tuned for, for the buttons of the chat page."""
+        tasks = [{"name": name, "label": task.label, "text": task.prompt("")} for name, task in TASKS.items()]
+        return json_response({"tasks": tasks})
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""

@@ -25,6 +25,7 @@ def application(worker: Worker, name: str, settings: ServeSettings) -> Starlette
     api = Api(worker, name, settings)
     routes = [
         Route("/", _page),
+        Route("/tasks", api.tasks),
         Route("/health", api.health),
         Route("/v1/models", api.models),
         Route("/v1/models/{name:path}", api.model),

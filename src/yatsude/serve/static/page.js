@@ -1,18 +1,10 @@
 // The chat page. It talks to the server it came from and to nobody else; conversations stay in this browser.
 
-/** What the model was tuned for. A task only puts its instruction in front of the question. */
-const TASKS = [
-  { ja: "会話", en: "Chat", text: "" },
-  { ja: "続きを書く", en: "Continue a text", text: "次の文章の続きを書いてください。\n" },
-  { ja: "英語 → 日本語", en: "English → Japanese", text: "次の英語を日本語に訳してください。\n" },
-  { ja: "日本語 → 英語", en: "Japanese → English", text: "次の日本語を英語に訳してください。\n" },
-];
-
 const WORDS = {
   ja: {
     skip: "入力欄へ", newChat: "新しい会話", conversations: "会話の一覧", storedHere: "会話はこの端末だけに保存されます。", exportAll: "書き出す",
     welcome: "こんにちは。何を書きましょう。", welcomeMore: "この端末で動く小さなモデルが答えます。\nまちがえることもあるので、大切なことは確かめてください。",
-    log: "会話", tasks: "用途", question: "質問", placeholder: "メッセージを入力", send: "送信", stop: "止める", toEnd: "いちばん下へ",
+    taskNames: { plain: "そのまま" }, log: "会話", tasks: "用途", question: "質問", placeholder: "メッセージを入力", send: "送信", stop: "止める", toEnd: "いちばん下へ",
     settings: "設定", close: "閉じる", done: "完了", cancel: "取り消す", reset: "初期値に戻す", editing: "最後の質問を直しています",
     system: "システムプロンプト", systemHint: "例：ていねいな日本語で短く答えてください。", temperature: "温度", temperatureHint: "低いほど手堅く、高いほど多彩に",
     topP: "top-p", topPHint: "確率の高い候補だけを残す割合", maxTokens: "最大トークン数", maxTokensHint: "答えの長さの上限", seed: "シード",
@@ -37,6 +29,7 @@ const WORDS = {
   en: {
     skip: "To the input", newChat: "New chat", conversations: "Conversations", storedHere: "Conversations are kept on this device only.", exportAll: "Export",
     welcome: "Hello. What shall we write?", welcomeMore: "A small model on this machine answers.\nIt can be wrong: check what matters.",
+    taskNames: { plain: "As it is", to_japanese: "English → Japanese", to_english: "Japanese → English", continue: "Continue", rephrase: "Rephrase" },
     log: "Conversation", tasks: "Task", question: "Question", placeholder: "Write a message", send: "Send", stop: "Stop", toEnd: "To the end",
     settings: "Settings", close: "Close", done: "Done", cancel: "Cancel", reset: "Reset", editing: "Editing the last question",
     system: "System prompt", systemHint: "For example: answer briefly and politely.", temperature: "Temperature", temperatureHint: "Lower is safer, higher is livelier",
@@ -87,6 +80,7 @@ const stored = {
     }
   },
   remove: (name) => localStorage.removeItem(KEY + name),
+  list: () => [...shelf.values()].sort((a, b) => b.updated - a.updated),
   conversations: () =>
     Object.keys(localStorage)
       .filter((key) => key.startsWith(KEY + "chat."))
@@ -97,6 +91,8 @@ const stored = {
 
 const settings = { ...DEFAULTS, ...stored.read("settings") };
 let server = { name: null, context: 0 };
+let tasks = []; // what the model was tuned for; a task only puts its instruction in front of the question
+const shelf = new Map();
 let chat = blank();
 let running = null; // { controller, chat } while an answer is being written
 let editing = false;
@@ -111,6 +107,17 @@ function keep(conversation) {
   conversation.title = (first?.content ?? "").trim().split("\n").pop().slice(0, 40);
   conversation.updated = Date.now();
   stored.write(`chat.${conversation.id}`, conversation);
+  shelve(conversation);
+}
+
+/** Titles alone, in memory: the list is drawn often, and the conversations are long. */
+function shelve({ id, title, updated }) {
+  shelf.set(id, { id, title, updated });
+}
+
+function readShelf() {
+  shelf.clear();
+  stored.conversations().forEach(shelve);
 }
 
 // ---------------------------------------------------------------- small helpers
@@ -267,7 +274,7 @@ function drawFrame() {
   $("send").disabled = !$("question").value.trim();
   $("log").setAttribute("aria-busy", String(running !== null));
   for (const [number, button] of [...$("tasks").children].entries()) {
-    button.setAttribute("aria-pressed", String(TASKS[number] === currentTask()));
+    button.setAttribute("aria-pressed", String(tasks[number] === currentTask()));
   }
 }
 
@@ -308,10 +315,10 @@ function errorText({ code, status, message }) {
 }
 
 function drawConversations() {
-  const list = stored.conversations().map((one) => {
+  const list = stored.list().map((one) => {
     const here = one.id === chat.id;
     const title = one.title || words().untitled;
-    const open = make("button", { type: "button", class: "open", title, onclick: () => openChat(one) }, title);
+    const open = make("button", { type: "button", class: "open", title, onclick: () => openChat(stored.read(`chat.${one.id}`) ?? blank()) }, title);
     if (here) open.setAttribute("aria-current", "true");
     const remove = tool("i-bin", `${words().remove}: ${title}`, () => removeChat(one, title));
     remove.classList.add("remove");
@@ -332,11 +339,18 @@ function speak() {
   }
   $("language").textContent = settings.language === "ja" ? "EN" : "日本語";
   $("language").lang = settings.language === "ja" ? "en" : "ja";
-  $("tasks").replaceChildren(
-    ...TASKS.map((task) => make("button", { type: "button", onclick: () => chooseTask(task) }, task[settings.language])),
-  );
+  drawTasks();
   showServer();
   draw();
+}
+
+function drawTasks() {
+  $("tasks").replaceChildren(
+    ...tasks.map((task) => {
+      const name = words().taskNames[task.name] ?? task.label;
+      return make("button", { type: "button", onclick: () => chooseTask(task) }, name);
+    }),
+  );
 }
 
 function showServer() {
@@ -544,6 +558,7 @@ function removeChat(conversation, title) {
   if (!confirm(words().removeSure(title))) return;
   if (conversation.id === chat.id) chat.removed = true; // so that an answer under way is not saved again
   stored.remove(`chat.${conversation.id}`);
+  shelf.delete(conversation.id);
   if (conversation.id === chat.id) openChat(blank());
   else drawConversations();
 }
@@ -569,7 +584,7 @@ function showSide(shown) {
 // ---------------------------------------------------------------- tasks and settings
 
 function currentTask() {
-  return TASKS.find((task) => task.text && $("question").value.startsWith(task.text)) ?? null;
+  return tasks.find((task) => task.text && $("question").value.startsWith(task.text)) ?? null;
 }
 
 function chooseTask(task) {
@@ -647,20 +662,25 @@ document.addEventListener("keydown", (event) => {
   if (document.body.classList.contains("side-shown")) showSide(false);
   else if (running) stopRunning();
 });
-window.addEventListener("storage", drawConversations); // another tab of this page
+window.addEventListener("storage", () => {
+  readShelf(); // another tab of this page wrote
+  drawConversations();
+});
 
 async function meetServer() {
   try {
     const { data } = await (await fetch("/v1/models")).json();
     server = { name: data[0].id, context: data[0].max_model_len };
+    tasks = [{ name: "plain", text: "" }, ...(await (await fetch("/tasks")).json()).tasks];
   } catch {
     $("status").textContent = words().errors.offline;
   }
   showServer();
+  drawTasks();
 }
 
-const before = stored.read("here");
-chat = stored.conversations().find((one) => one.id === before) ?? chat;
+readShelf();
+chat = stored.read(`chat.${stored.read("here")}`) ?? chat;
 speak();
 fit();
 meetServer();
