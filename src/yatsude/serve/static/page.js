@@ -345,12 +345,14 @@ function speak() {
 }
 
 function drawTasks() {
+  const follow = nearEnd(); // the buttons take room from the conversation
   $("tasks").replaceChildren(
     ...tasks.map((task) => {
       const name = words().taskNames[task.name] ?? task.label;
       return make("button", { type: "button", onclick: () => chooseTask(task) }, name);
     }),
   );
+  if (follow) toEnd();
 }
 
 function showServer() {
