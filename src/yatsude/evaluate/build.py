@@ -1,0 +1,191 @@
+"""From a trained model to a report: the stage `evaluate`.
+
+FOLDER/report.html     one self-contained page        FOLDER/recipe.toml     the resolved settings
+FOLDER/figures.json    headline and details           FOLDER/manifest.json   what was evaluated, and all licences
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from yatsude import manifest, recipe
+from yatsude.engine.engine import Engine
+from yatsude.engine.load import load
+from yatsude.engine.settings import EngineSettings
+from yatsude.errors import DataError
+from yatsude.evaluate import bits, chat, curve, heldout, machine, ngrams, report, router, samples
+from yatsude.evaluate.results import Bits, Chat, Crossing, Quality, Results, Source, total
+from yatsude.evaluate.settings import EvaluateSettings
+from yatsude.files import new_file, new_folder, sha256_of
+from yatsude.progress import bar, say
+from yatsude.spec.counts import count, read_bytes, resident_bytes
+
+__all__ = ["STAGE", "Summary", "build"]
+
+STAGE = "evaluate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What an evaluation came to."""
+
+    report: Path
+    bits_per_character: float
+    ngrams: dict[int, float]
+    """Bits per character of each order on the same text."""
+    passed: list[int]
+    """Orders that the model beats."""
+    crossings: tuple[Crossing, ...]
+    chat: dict[str, bool] | None
+    """The three bars; None without a chat model."""
+    seconds: float
+
+
+def build(
+    settings: EvaluateSettings,
+    model_folder: Path,
+    data_folder: Path,
+    tokens_folder: Path,
+    folder: Path,
+    *,
+    train_log: Path | None = None,
+    tune_log: Path | None = None,
+    chat_model: Path | None = None,
+) -> Summary:
+    """Measure a pre-trained model on held-out text, and a tuned one on chat prompts; `folder` appears whole or not."""
+    start = time.perf_counter()
+    _check(model_folder, data_folder, tokens_folder)
+    found = _measure(settings, model_folder, data_folder, tokens_folder, (train_log, tune_log), chat_model)
+    summary = _summary(found, folder, start)
+    headline = _headline(summary, found.chat)
+    with new_folder(folder) as draft:
+        report.page(found).write(draft / "report.html")
+        with new_file(draft / "figures.json") as file:
+            details = TypeAdapter(Results).dump_python(found, mode="json")
+            file.write_text(
+                json.dumps({**headline, "results": details}, ensure_ascii=False, indent=1), encoding="utf-8"
+            )
+        digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
+        inputs = [model_folder, data_folder, tokens_folder, *([chat_model] if chat_model else [])]
+        manifest.write(draft, STAGE, inputs=inputs, counts=headline, recipe_sha256=digest)
+    _tell(summary)
+    return summary
+
+
+def _check(model_folder: Path, data_folder: Path, tokens_folder: Path) -> None:
+    """The three folders must belong together: one text, one tokenizer."""
+    manifest.read(data_folder, "data")
+    tokens, model = manifest.read(tokens_folder, "tokenizer"), manifest.read(model_folder)
+    name = "tokenizer.json"
+    if name not in model.files or model.files[name].sha256 != tokens.files[name].sha256:
+        raise DataError(
+            f"{model_folder} has another tokenizer than {tokens_folder};"
+            f" give the tokenizer folder that it was trained from"
+        )
+    if sha256_of(data_folder / manifest.NAME) not in {entry.manifest_sha256 for entry in tokens.inputs}:
+        raise DataError(
+            f"{tokens_folder} was made from other text than {data_folder}; give the data folder it was made from,"
+            " or run 'yatsude tokenizer' again"
+        )
+
+
+def _measure(
+    settings: EvaluateSettings,
+    model_folder: Path,
+    data_folder: Path,
+    tokens_folder: Path,
+    logs: tuple[Path | None, Path | None],
+    chat_model: Path | None,
+) -> Results:
+    texts, names = heldout.texts(data_folder, tokens_folder)
+    train_log, tune_log = logs
+    early = curve.evaluation_documents(train_log) if train_log else 0
+    fitted = ngrams.background(
+        functools.partial(ngrams.measure, data_folder, settings.orders, texts, names, settings.documents, early)
+    )
+    engine = _load(settings, model_folder)
+    mine = _score(settings, engine, tokens_folder / "held_out")
+    kinds = heldout.parts(tokens_folder / "held_out", settings.documents)
+    experts = router.measure(engine.runner.model, kinds, settings.window, settings.router_tokens)
+    shown = samples.continue_beginnings(engine, kinds, settings)
+    config = engine.runner.model.config
+    del engine
+    answers = _chat(settings, data_folder, chat_model) if chat_model else None
+    if not fitted.done():
+        say("n-grams: still fitting")
+    theirs = fitted.result()
+    counts = count(config)
+    return Results(
+        quality=Quality(model=mine, ngrams=theirs, documents=min(settings.documents or len(texts), len(texts))),
+        training=curve.read(train_log, theirs) if train_log else None,
+        tuning=curve.read(tune_log) if tune_log else None,
+        experts=experts,
+        samples=shown,
+        chat=answers,
+        parameters={
+            "total": counts.total,
+            "active": counts.active,
+            "resident_bytes": resident_bytes(config),
+            "read_bytes": read_bytes(config),
+        },
+        parts={name: (number, counts.active_parts[name]) for name, number in counts.parts.items()},
+        text={k: int(v) for k, v in manifest.read(tokens_folder).counts.items() if isinstance(v, int)},
+        sources=tuple(
+            Source(name=entry.source, licence=entry.licence, attribution=entry.attribution, url=entry.url)
+            for entry in manifest.read(model_folder).licences
+        ),
+        machine=machine.describe(),
+    )
+
+
+def _load(settings: EvaluateSettings, folder: Path) -> Engine:
+    return load(folder, EngineSettings(precision=settings.precision, device="cpu"))
+
+
+def _score(settings: EvaluateSettings, engine: Engine, held_out: Path) -> dict[str, Bits]:
+    size = sum(int(part.characters.sum()) for part in heldout.parts(held_out, settings.documents).values())
+    with bar("score held-out text", size, "characters") as progress:
+        kinds = heldout.parts(held_out, settings.documents, progress.advance)
+        return bits.measure(engine.runner.model, kinds, settings.window)
+
+
+def _chat(settings: EvaluateSettings, data_folder: Path, chat_model: Path) -> Chat:
+    asked = chat.prompts(data_folder, settings.chat_prompts)
+    return chat.ask(_load(settings, chat_model), asked, settings)
+
+
+def _summary(found: Results, folder: Path, start: float) -> Summary:
+    return Summary(
+        report=folder / "report.html",
+        bits_per_character=total(found.quality.model.values()).per_character,
+        ngrams={n.order: total(n.kinds.values()).per_character for n in found.quality.ngrams},
+        passed=found.quality.passed,
+        crossings=found.training.crossings if found.training else (),
+        chat=found.chat.passed if found.chat else None,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _headline(summary: Summary, answers: Chat | None) -> dict[str, int | float | str]:
+    """The figures that a model card quotes, flat."""
+    found: dict[str, int | float | str] = {"held_out_bits_per_character": round(summary.bits_per_character, 4)}
+    found |= {f"{order}-gram_bits_per_character": round(value, 4) for order, value in summary.ngrams.items()}
+    if answers:
+        number = len(answers.answers)
+        if answers.japanese is not None:
+            found["japanese_share_of_answers"] = round(answers.japanese, 4)
+        found["answers_that_ended"] = f"{answers.ended} of {number}"
+        found["answers_that_repeat"] = f"{answers.repeating} of {number}"
+    return found
+
+
+def _tell(summary: Summary) -> None:
+    lines = ", ".join(f"{order}-gram {value:.3f}" for order, value in summary.ngrams.items())
+    say(f"held-out text: {summary.bits_per_character:.3f} bits per character ({lines})")
+    if summary.chat:
+        say("chat: " + ", ".join(f"{name} {'passed' if good else 'not passed'}" for name, good in summary.chat.items()))
+    say(f"report: {summary.report}")

@@ -1,0 +1,259 @@
+"""The page of one evaluation: `report.html`, with every picture inside."""
+
+from collections.abc import Sequence
+
+from yatsude.evaluate.results import Chat, Curve, ExpertLoad, Quality, Results, total
+from yatsude.evaluate.words import PARTS, chat_verdict, crossing_text, kind_name, quality_verdict
+from yatsude.report.page import Page
+from yatsude.report.pictures import bars, heat_map, lines
+from yatsude.spec.tasks import TASKS
+
+__all__ = ["page"]
+
+MODEL = "このモデル model"
+PICTURED_KINDS = 4
+"""So many kinds of text have a heat map of their own, the largest first; the table names all."""
+HEADROOM = 0.6
+"""Bits per character shown above the worst line: the first minutes of a curve lie far outside."""
+RESIDENCE = (
+    "専門家の混合（MoE）が節約するのは計算と読み出しであって、置き場所ではありません。"
+    "次のトークンがどの専門家を選ぶか分からないので、すべてがメモリに載っている必要があります。",
+    "A mixture saves arithmetic and reading, not residence: any expert may be next, so all of them lie in memory.",
+)
+
+
+def page(results: Results) -> Page:
+    """Lay the results out; nothing is measured here."""
+    sheet = Page("八手 評価報告 · yatsude evaluation", lead=_lead(results))
+    _headline(sheet, results)
+    _quality(sheet, results.quality)
+    if results.training:
+        _training(sheet, results.training, results.quality)
+    if results.tuning:
+        _tuning(sheet, results.tuning)
+    _experts(sheet, results.experts)
+    _samples(sheet, results)
+    if results.chat:
+        _chat(sheet, results.chat)
+    _model(sheet, results)
+    _text(sheet, results)
+    sheet.section("環境 · Machine and versions")
+    sheet.table(["項目", "値"], list(results.machine.items()))
+    return sheet
+
+
+def _lead(results: Results) -> str:
+    return f"{results.machine['日時 date']} · {_millions(results.parameters['total'])} · {results.machine['CPU']}"
+
+
+def _headline(sheet: Page, results: Results) -> None:
+    figures: dict[str, object] = {
+        "文字あたりのビット数 bits per character": f"{total(results.quality.model.values()).per_character:.3f}",
+        **{f"{n.order}-gram": f"{total(n.kinds.values()).per_character:.3f}" for n in results.quality.ngrams},
+        "全パラメータ total": _millions(results.parameters["total"]),
+        "1 トークンに使う active": _millions(results.parameters["active"]),
+    }
+    if results.chat:
+        good = sum(results.chat.passed.values())
+        figures["対話の試験 chat bars"] = f"{good} / {len(results.chat.passed)}"
+    sheet.figures(figures)
+    _both(sheet, quality_verdict(results.quality))
+    if results.training and results.training.crossings:
+        found = "、".join(f"{c.order}-gram: {crossing_text(c)}" for c in results.training.crossings)
+        sheet.text(f"学習中に各 n-gram の線を越えた時刻 · minute at which training crossed each line — {found}")
+    if results.chat:
+        _both(sheet, chat_verdict(results.chat))
+
+
+def _quality(sheet: Page, quality: Quality) -> None:
+    sheet.section("文章を予測する力 · Bits per character")
+    everything = {f"{n.order}-gram": total(n.kinds.values()).per_character for n in quality.ngrams}
+    everything[MODEL] = total(quality.model.values()).per_character
+    sheet.picture(
+        bars({name: round(value, 3) for name, value in everything.items()}, emphasis=[MODEL]),
+        "学習に使っていない文章 1 文字あたりのビット数。短いほど良い。n-gram は同じ学習用の文章から作った、"
+        "割引を調整した Kneser-Ney 平滑化。どちらも文章の終わりの予測を含む。"
+        " Held-out text, shorter is better; n-grams learnt from the same text, ends of texts counted in all.",
+    )
+    rows: list[list[object]] = []
+    for kind, mine in sorted(quality.model.items(), key=lambda item: -item[1].characters):
+        them = [n.kinds[kind].per_character for n in quality.ngrams]
+        rows.append([kind_name(kind), mine.characters, *map(_bits, them), _bits(mine.per_character)])
+    whole = total(quality.model.values())
+    them = [total(n.kinds.values()).per_character for n in quality.ngrams]
+    rows.append(["全体 all", whole.characters, *map(_bits, them), _bits(whole.per_character)])
+    head = ["文章の種類 kind", "文字数 characters", *(f"{n.order}-gram" for n in quality.ngrams), MODEL]
+    sheet.table(head, rows, f"{quality.documents:,} 文書 documents")
+
+
+def _training(sheet: Page, curve: Curve, quality: Quality) -> None:
+    sheet.section("学習の歩み · Training")
+    levels = {f"{c.order}-gram": c.level for c in curve.crossings}
+    if len(curve.scores) > 1:
+        low, high = min([*curve.scores, *levels.values()]), max([*levels.values(), curve.scores[-1]])
+        sheet.picture(
+            lines(
+                {"モデル model": (curve.score_minutes, curve.scores)},
+                x_label="分 minutes",
+                y_label="ビット / 文字 bits per character",
+                levels=levels,
+                y_range=(low - 0.1, min(high + HEADROOM, max(high, *curve.scores) + 0.1)),
+            ),
+            "学習中に測った値。破線は同じ文書での n-gram、輪は曲線がその線に達した時刻。上にはみ出す部分は省いた。"
+            f"全文書では {total(quality.model.values()).per_character:.3f}。"
+            " While training, on the documents that it scores; rings mark where a line is crossed.",
+        )
+    if curve.crossings:
+        sheet.table(
+            ["n-gram", "ビット / 文字 bits per character", "越えた時刻 crossed at"],
+            [[f"{c.order}-gram", _bits(c.level), crossing_text(c)] for c in curve.crossings],
+            "時刻は学習の計算だけを数え、途中の測定や開始前の準備を含まない。 Minutes of training steps alone.",
+        )
+    _loss(sheet, curve, "学習の損失 training loss")
+
+
+def _tuning(sheet: Page, curve: Curve) -> None:
+    sheet.section("対話の調整 · Fine-tuning")
+    _loss(sheet, curve, "調整の損失 tuning loss")
+
+
+def _loss(sheet: Page, curve: Curve, name: str) -> None:
+    if len(curve.losses) > 1:
+        sheet.picture(
+            lines(
+                {name: (curve.minutes, curve.losses)}, x_label="分 minutes", y_label="nats / トークン token", height=220
+            ),
+            f"{name}、{curve.tokens:,} トークン。隣り合うステップの平均。 Mean of neighbouring steps.",
+        )
+
+
+def _experts(sheet: Page, load: ExpertLoad) -> None:
+    sheet.section("専門家の負荷 · Load of the experts")
+    if not load.all:
+        sheet.text("このモデルには専門家の混合がありません。 This model has no mixture layer.")
+        return
+    sheet.text(
+        "1.00 はその層の平均どおり。緑は忙しく、黄土色は暇な専門家。"
+        " 1.00 is the mean of the layer; green is busier, ochre idler."
+    )
+    layers = [f"層 {number}" for number in range(1, len(load.all) + 1)]
+    experts = [str(number) for number in range(1, len(load.all[0]) + 1)]
+    labels = {"x_label": "専門家 expert", "y_label": "層 layer"}
+    sheet.picture(
+        heat_map(load.all, rows=layers, columns=experts, centre=1.0, **labels),
+        f"すべての文章（種類ごとに同じ重み、{load.tokens:,} トークン）。 All text, each kind weighing the same.",
+    )
+    if len(load.kinds) > 1:
+        for kind in list(load.kinds)[:PICTURED_KINDS]:
+            sheet.picture(
+                heat_map(load.kinds[kind], rows=layers, columns=experts, centre=1.0, **labels), kind_name(kind)
+            )
+    sheet.table(
+        [
+            "層 layer",
+            "最も忙しい busiest",
+            "最も暇 idlest",
+            "エントロピー entropy",
+            "使われない dead",
+            "種類との情報量 bits",
+        ],
+        [
+            [layer, _two(busy), _two(idle), f"{100 * entropy:.1f} %", dead, f"{bits:.3f}"]
+            for layer, busy, idle, entropy, dead, bits in zip(
+                layers, load.busiest, load.idlest, load.entropy, load.dead, load.information, strict=True
+            )
+        ],
+        "忙しさは平均に対する比。情報量は、1 トークンの専門家がその文章の種類について教えるビット数"
+        "（0 なら専門家は種類を分けていない）。 Bits that a token's expert tells about the kind of its text.",
+    )
+
+
+def _samples(sheet: Page, results: Results) -> None:
+    if not results.samples:
+        return
+    sheet.section("続きを書く · Continuations")
+    sheet.text(
+        "学習に使っていない文章の書き出しと、その続き。最尤は最も確かなトークンを選び続けたもの、抽選は確率に従って引いたもの。"
+        " Held-out beginnings: the true text, the likeliest tokens, and tokens drawn at the chat page's temperature."
+    )
+    for sample in results.samples:
+        parts = {"原文 true": sample.truth, "最尤 greedy": sample.greedy, "抽選 drawn": sample.sampled}
+        text = "\n".join(f"{name}: {_one_line(part)}" for name, part in parts.items())
+        sheet.sample(f"「{_one_line(sample.beginning)}」\n{text}", kind_name(sample.kind))
+
+
+def _chat(sheet: Page, chat: Chat) -> None:
+    sheet.section("対話の試験 · Chat")
+    _both(sheet, chat_verdict(chat))
+    rows = []
+    for answer in chat.answers:
+        asked = answer.prompt.split("\n", 1)[-1]
+        share = None if answer.japanese is None else f"{100 * answer.japanese:.0f} %"
+        rows.append(
+            [TASKS[answer.task].label, asked, answer.text, answer.reference, share, _mark(answer.ended), answer.repeats]
+        )
+    sheet.table(
+        ["課題 task", "入力 prompt", "答え answer", "お手本 reference", "日本語", "終わり ended", "繰り返し repeats"],
+        rows,
+        "お手本は元の文で、正解は一つではない。繰り返しは最も多い 4 トークンの並びの回数（4 以上で不合格）。"
+        " The reference is one of many good answers.",
+    )
+
+
+def _model(sheet: Page, results: Results) -> None:
+    sheet.section("モデルの大きさ · The model in numbers")
+    numbers = results.parameters
+    rows: list[Sequence[object]] = [[PARTS.get(name, name), *pair] for name, pair in results.parts.items() if pair[0]]
+    rows.append(["合計 sum", numbers["total"], numbers["active"]])
+    sheet.table(["部分 part", "全パラメータ total", "1 トークンに使う active"], rows)
+    share = 100 * numbers["read_bytes"] / numbers["resident_bytes"]
+    sheet.table(
+        ["bfloat16 での大きさ", "MB"],
+        [
+            ["メモリに置く resident", f"{numbers['resident_bytes'] / 1e6:,.1f}"],
+            ["1 トークンで読む read for one token", f"{numbers['read_bytes'] / 1e6:,.1f} ({share:.0f} %)"],
+        ],
+    )
+    _both(sheet, RESIDENCE)
+
+
+def _text(sheet: Page, results: Results) -> None:
+    sheet.section("文章とライセンス · Text and licences")
+    names = {
+        "train_characters": "学習の文字 training characters",
+        "train_documents": "学習の文書 training documents",
+        "held_out_characters": "検証の文字 held-out characters",
+        "held_out_documents": "検証の文書 held-out documents",
+        "train_tokens": "学習のトークン training tokens",
+        "vocab_size": "語彙 vocabulary",
+    }
+    sheet.table(["数 count", ""], [[label, results.text[key]] for key, label in names.items() if key in results.text])
+    sheet.table(
+        ["出所 source", "ライセンス licence", "帰属 attribution", "URL"],
+        [[s.name, s.licence, s.attribution, s.url] for s in results.sources],
+    )
+
+
+def _both(sheet: Page, words: tuple[str, str]) -> None:
+    for paragraph in words:
+        sheet.text(paragraph)
+
+
+def _bits(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _mark(good: bool) -> str:
+    return "○" if good else "×"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.1f} B"
+
+
+def _one_line(text: str) -> str:
+    return " ⏎ ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,189 @@
+"""Everything one evaluation found, as plain numbers and texts: what `figures.json` holds and the report shows."""
+
+import dataclasses
+from collections.abc import Iterable
+
+__all__ = [
+    "Answer",
+    "Bits",
+    "Chat",
+    "Crossing",
+    "Curve",
+    "ExpertLoad",
+    "NgramBits",
+    "Quality",
+    "Results",
+    "Sample",
+    "Source",
+    "total",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits:
+    """Bits that texts cost, their ends included, and their characters, ends not counted."""
+
+    bits: float
+    characters: int
+
+    @property
+    def per_character(self) -> float:
+        """Bits per character."""
+        return self.bits / max(self.characters, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NgramBits:
+    """What the n-gram of one order needs for the same texts."""
+
+    order: int
+    kinds: dict[str, Bits]
+    """Held-out documents that were scored, by kind of text."""
+    early: Bits
+    """The first of them, which the training run scored while it ran."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The model beside the n-grams, on the same documents."""
+
+    model: dict[str, Bits]
+    """By kind of text."""
+    ngrams: tuple[NgramBits, ...]
+    documents: int
+
+    @property
+    def passed(self) -> list[int]:
+        """Orders of the n-grams that need more bits than the model."""
+        mine = total(self.model.values()).per_character
+        return [n.order for n in self.ngrams if mine < total(n.kinds.values()).per_character]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """When the held-out curve of training reached an n-gram's line; minutes of training steps alone."""
+
+    order: int
+    level: float
+    """Bits per character of the n-gram on the documents that training scored."""
+    minute: float | None
+    """None: not in this run."""
+    before_first: bool = False
+    """The first score was below already; `minute` is that score's, the crossing came sooner."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A training run as its log tells it; minutes count training steps, not scoring."""
+
+    minutes: list[float]
+    losses: list[float]
+    """Training loss in nats a token, averaged over neighbouring steps."""
+    score_minutes: list[float]
+    scores: list[float]
+    """Held-out bits per character."""
+    tokens: int
+    crossings: tuple[Crossing, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertLoad:
+    """Where tokens went; L mixture layers, E experts, lists of lists from the bottom layer up."""
+
+    all: list[list[float]]
+    """Tokens of each expert over the mean of its layer, the kinds of text weighing the same: (L, E)."""
+    kinds: dict[str, list[list[float]]]
+    """The same for each kind of text alone."""
+    busiest: list[float]
+    idlest: list[float]
+    entropy: list[float]
+    """Of each layer, as a share of the greatest possible."""
+    dead: list[int]
+    """Experts of each layer that received no token at all."""
+    information: list[float]
+    """Bits that the expert of one token tells about the kind of its text, for each layer."""
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A held-out beginning, how it went on, and how the model goes on."""
+
+    kind: str
+    beginning: str
+    truth: str
+    greedy: str
+    sampled: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer to a held-out prompt."""
+
+    task: str
+    prompt: str
+    text: str
+    reference: str
+    """What the held-out text says."""
+    japanese: float | None
+    """Share of Japanese characters; None where English was asked."""
+    ended: bool
+    repeats: int
+    """How often its most frequent 4-gram of tokens occurs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chat:
+    """All answers, and how they stand against the three bars."""
+
+    answers: tuple[Answer, ...]
+    japanese: float | None
+    """Share of Japanese characters in all answers that should be Japanese; None if there is no such answer."""
+    ended: int
+    repeating: int
+    """Answers in which a 4-gram of tokens occurs four times or more."""
+
+    @property
+    def passed(self) -> dict[str, bool]:
+        """Whether each bar is met."""
+        return {
+            "japanese": self.japanese is None or self.japanese >= 0.9,
+            "ended": self.ended == len(self.answers),
+            "repeats": self.repeating == 0,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source of the text and its terms."""
+
+    name: str
+    licence: str
+    attribution: str
+    url: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """One evaluation."""
+
+    quality: Quality
+    training: Curve | None
+    tuning: Curve | None
+    experts: ExpertLoad
+    samples: tuple[Sample, ...]
+    chat: Chat | None
+    parameters: dict[str, int]
+    """Total, active, bytes resident and bytes read for one token (bfloat16)."""
+    parts: dict[str, tuple[int, int]]
+    """Parameters of each part: all, and active for one token."""
+    text: dict[str, int]
+    """Counts of the training and held-out text."""
+    sources: tuple[Source, ...]
+    machine: dict[str, str]
+
+
+def total(parts: Iterable[Bits]) -> Bits:
+    """Add up."""
+    parts = list(parts)
+    return Bits(sum(part.bits for part in parts), sum(part.characters for part in parts))

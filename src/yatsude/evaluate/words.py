@@ -1,0 +1,70 @@
+"""What the report says in words: verdicts and names, in Japanese and English."""
+
+from yatsude.evaluate.results import Chat, Crossing, Quality, total
+
+__all__ = ["KINDS", "PARTS", "chat_verdict", "crossing_text", "kind_name", "quality_verdict"]
+
+KINDS = {"dialogue": "対話文 dialogue", "technical": "技術文書 technical", "own": "自分の文書 own", "hub": "ハブ hub"}
+PARTS = {
+    "embedding": "埋め込み embedding",
+    "attention": "注意機構 attention",
+    "dense": "密な層 dense",
+    "routers": "ルーター routers",
+    "routed_experts": "選ばれる専門家 routed experts",
+    "shared_experts": "共有の専門家 shared experts",
+    "norms": "正規化 norms",
+    "head": "出力 head",
+}
+
+
+def kind_name(kind: str) -> str:
+    """Name a kind of text for the reader; a kind of the user's own keeps its name."""
+    return KINDS.get(kind, kind)
+
+
+def quality_verdict(quality: Quality) -> tuple[str, str]:
+    """Say which n-grams the model beats and by how much, in Japanese and in English."""
+    mine = total(quality.model.values()).per_character
+    gaps = {n.order: total(n.kinds.values()).per_character - mine for n in quality.ngrams}
+    won = [f"{order}-gram ({gap:+.3f})" for order, gap in gaps.items() if gap > 0]
+    lost = [f"{order}-gram ({gap:+.3f})" for order, gap in gaps.items() if gap <= 0]
+    japanese = [f"このモデルは、学習で見ていない文章を1文字あたり {mine:.3f} ビットで予測しました（小さいほど良い）。"]
+    english = [f"The model predicts unseen text at {mine:.3f} bits per character (lower is better)."]
+    if won:
+        japanese.append(f"{'、'.join(won)} より良い予測です。")
+        english.append(f"It is better than {', '.join(won)}.")
+    if lost:
+        japanese.append(f"{'、'.join(lost)} にはまだ届いていません。")
+        english.append(f"It has not reached {', '.join(lost)}.")
+    japanese.append("括弧の中は n-gram の値との差です。")
+    english.append("In brackets: bits per character of the n-gram minus the model's.")
+    return "".join(japanese), " ".join(english)
+
+
+def crossing_text(crossing: Crossing) -> str:
+    """Say when one line was crossed, in both languages."""
+    if crossing.minute is None:
+        return "到達せず not crossed"
+    if crossing.before_first:
+        return f"最初の測定（{crossing.minute:.1f} 分）より前 before the first score"
+    return f"{crossing.minute:.1f} 分 min"
+
+
+def chat_verdict(chat: Chat) -> tuple[str, str]:
+    """Say whether the chat model passes its three bars, in Japanese and in English."""
+    number = len(chat.answers)
+    share = "–" if chat.japanese is None else f"{100 * chat.japanese:.1f} %"
+    good = all(chat.passed.values())
+    japanese = (
+        f"{number} 問の試験は{'合格' if good else '不合格'}です。"
+        f"日本語を求めた答えの文字の {share} が日本語（基準 90 % 以上）、"
+        f"{chat.ended} 問が自分で終わり（基準 {number} 問すべて）、"
+        f"同じ 4 トークンの並びが 4 回以上現れた答えは {chat.repeating} 問（基準 0 問）でした。"
+    )
+    english = (
+        f"{'Passed' if good else 'Not passed'}: {share} of the characters are Japanese"
+        f" where Japanese was asked (bar: 90 %),"
+        f" {chat.ended} of {number} answers ended by themselves (bar: all),"
+        f" {chat.repeating} repeat a 4-gram of tokens four times or more (bar: none)."
+    )
+    return japanese, english

@@ -1,0 +1,77 @@
+import json
+import re
+
+import pytest
+
+from yatsude import manifest
+from yatsude.errors import DataError
+from yatsude.evaluate.build import build
+from yatsude.evaluate.settings import EvaluateSettings
+from yatsude.tokenizer.build import build as build_tokenizer
+from yatsude.tokenizer.settings import TokenizerSettings
+
+from .conftest import rows, write_data, write_log
+
+SETTINGS = EvaluateSettings(
+    orders=(2, 3), window=64, router_tokens=256, samples=2, sample_tokens=8, chat_prompts=6, answer_tokens=8
+)
+
+
+def run(home, out, **more):
+    return build(SETTINGS, home / "train" / "model", home / "data", home / "tokenizer", out, **more)
+
+
+def test_a_whole_evaluation(home, tmp_path):
+    train_log = write_log(home / "train", [5.0] * 30, [20.0, 8.0, 0.1])
+    tune_log = write_log(home / "tune", [4.0] * 30, [20.0, 8.0, 2.0])
+    summary = run(home, tmp_path / "out", train_log=train_log, tune_log=tune_log, chat_model=home / "tune" / "model")
+    html = summary.report.read_text("utf-8")
+    assert summary.ngrams.keys() == {2, 3}
+    assert summary.passed == []
+    assert [c.minute is not None for c in summary.crossings] == [True, True]
+    assert summary.chat is not None
+    for word in ("Kneser-Ney", "専門家の負荷", "対話の試験", "2-gram", "CC0-1.0", "メモリに置く", "PyTorch"):
+        assert word in html
+    assert html.count("<svg") == 7  # bars, scores, two losses, three heat maps
+    assert not re.search(r'<script|src="http|href="http|@import|url\(http', html)
+
+
+def test_figures_and_manifest(home, tmp_path):
+    summary = run(home, tmp_path / "out", chat_model=home / "tune" / "model")
+    page = json.loads((tmp_path / "out" / "figures.json").read_text("utf-8"))
+    assert page["held_out_bits_per_character"] == pytest.approx(summary.bits_per_character, abs=1e-4)
+    assert page["3-gram_bits_per_character"] == pytest.approx(summary.ngrams[3], abs=1e-4)
+    assert page["answers_that_ended"].endswith("of 6")
+    assert page["results"]["chat"]["answers"][0]["task"] == "to_japanese"
+    found = manifest.read(tmp_path / "out", "evaluate")
+    manifest.check(tmp_path / "out", found)
+    assert [entry.stage for entry in found.inputs] == ["train", "data", "tokenizer", "tune"]
+    assert [licence.source for licence in found.licences] == ["mine"]
+
+
+def test_a_base_model_alone(home, tmp_path):
+    summary = run(home, tmp_path / "out")
+    html = summary.report.read_text("utf-8")
+    assert summary.chat is None
+    assert summary.crossings == ()
+    assert "対話の試験" not in html
+    assert "学習の歩み" not in html
+
+
+def test_a_failed_evaluation_leaves_the_old_report(home, tmp_path):
+    run(home, tmp_path / "out")
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    with pytest.raises(DataError, match="no log at"):
+        run(home, tmp_path / "out", train_log=tmp_path / "absent" / "log.jsonl")
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_folders_that_do_not_belong_together_are_refused(home, tmp_path):
+    write_data(tmp_path / "data", rows(0, 60))
+    build_tokenizer(TokenizerSettings(vocab_size=300), tmp_path / "data", tmp_path / "tokenizer")
+    model = home / "train" / "model"
+    with pytest.raises(DataError, match="has another tokenizer than"):
+        build(SETTINGS, model, home / "data", tmp_path / "tokenizer", tmp_path / "out")
+    with pytest.raises(DataError, match="was made from other text than"):
+        build(SETTINGS, model, tmp_path / "data", home / "tokenizer", tmp_path / "out")

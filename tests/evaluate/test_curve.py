@@ -1,0 +1,49 @@
+import pytest
+
+from yatsude.errors import DataError
+from yatsude.evaluate import curve
+from yatsude.evaluate.results import Bits, NgramBits
+
+from .conftest import write_log
+
+
+def ngram(order, level):
+    return NgramBits(order=order, kinds={}, early=Bits(100 * level, 100))
+
+
+def test_a_log_is_read_and_its_lines_are_crossed(tmp_path):
+    log = write_log(tmp_path, [5.0] * 30, [4.0, 3.0, 2.5], documents=7)
+    assert curve.evaluation_documents(log) == 7
+    found = curve.read(log, [ngram(2, 4.5), ngram(3, 3.5), ngram(4, 1.0)])
+    assert found.tokens == 30 * 64
+    assert found.score_minutes == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+    before, crossed, never = found.crossings
+    assert before.before_first
+    assert before.minute == pytest.approx(1 / 6)
+    assert crossed.minute == pytest.approx(1 / 4)
+    assert never.minute is None
+
+
+def test_long_curves_are_thinned_without_changing_their_mean(tmp_path):
+    losses = [float(n) for n in range(1000)]
+    found = curve.read(write_log(tmp_path, losses, [3.0] * 100))
+    assert len(found.losses) == curve.POINTS
+    assert sum(found.losses) / len(found.losses) == pytest.approx(499.5)
+    assert found.crossings == ()
+
+
+def test_no_recipe_no_line(tmp_path):
+    assert curve.evaluation_documents(tmp_path / "log.jsonl") == 0
+    log = write_log(tmp_path, [5.0] * 10, [3.0])
+    assert curve.read(log, [NgramBits(order=3, kinds={}, early=Bits(0, 0))]).crossings == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no log at"), ("x\n", "is no log"), ("{}\n", "no training step")]
+)
+def test_what_is_no_log_is_said(tmp_path, content, message):
+    path = tmp_path / "log.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        curve.read(path)
