@@ -6,6 +6,7 @@ FOLDER/checkpoints/   states to resume from            FOLDER/model/         the
 
 import dataclasses
 import functools
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,6 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     sections = {"model": model, STAGE: settings}
-    recipe.write(folder / "recipe.toml", sections)
     dtype, reason = precision.choose(settings.precision)
     say(f"precision: {reason}")
     counts = count(config)
@@ -77,6 +77,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         ),
         identity=identity_of(sections, tokens),
     )
+    recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
     trained = loop.run()
     workers.close()
     bits = loop.score.bits_per_character if loop.score else float("nan")
@@ -106,9 +107,13 @@ def train_workers(wish: int, sequences: int) -> Workers:
 def finish(
     model: Transformer, folder: Path, stage: str, source: Path, figures: Mapping[str, int | float | str], digest: str
 ) -> None:
-    """Write the trained model beside its run: weights in float32, the tokenizer of `source`, and a manifest."""
+    """Write the trained model beside its run: weights in float32, the tokenizer of `source`, and a manifest.
+
+    A figure that was not measured (NaN) is left out.
+    """
+    known = {name: figure for name, figure in figures.items() if not (isinstance(figure, float) and math.isnan(figure))}
     with new_folder(folder) as draft:
         hf.write(model, draft, torch.float32, SHARD_BYTES)
         for name in TOKENIZER_FILES:
             shutil.copyfile(source / name, draft / name)
-        manifest.write(draft, stage, inputs=[source], counts=figures, recipe_sha256=digest)
+        manifest.write(draft, stage, inputs=[source], counts=known, recipe_sha256=digest)

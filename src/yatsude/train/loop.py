@@ -36,6 +36,7 @@ __all__ = ["Loop"]
 class Loop:
     """One run over a source of samples: pre-training and fine-tuning both are this.
 
+    It goes on from the newest state in `folder`, if there is one.
     `identity` names everything that the result depends on; a state of another identity is not resumed.
     """
 
@@ -59,10 +60,10 @@ class Loop:
         self.step = 0
         self.seconds = 0.0
         self.score: Score | None = None
+        self._restore()
 
     def run(self) -> Transformer:
-        """Train to the last step, from the newest state if there is one; the model in float32 comes back."""
-        self._restore()
+        """Train to the last step; the model in float32 comes back."""
         monitor = Monitor(self.folder / "log.jsonl", self.step)
         steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
         try:
@@ -121,7 +122,7 @@ class Loop:
         hidden = model(inputs, mask_BTS=mask).flatten(0, 1)
         loss = cross_entropy(hidden, model.lm_head.weight, targets.flatten(), scale)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def _due(self, times: int) -> bool:
         """Whether one of `times` moments, spread evenly and the last at the end, has just come."""

@@ -31,7 +31,6 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     sections = {STAGE: settings}
-    recipe.write(folder / "recipe.toml", sections)
     tokenizer = Tokenizer.load(model)
     feed = _feed(settings, tokenizer, data, "train", settings.conversations)
     held_out = _feed(settings, tokenizer, data, "held_out", settings.evaluation_documents)
@@ -51,6 +50,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         evaluate=lambda replica: _score(replica, held_out),
         identity=identity_of(sections, model),
     )
+    recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
     trained = loop.run()
     workers.close()
     bits = loop.score.bits_per_character if loop.score else math.nan

@@ -1,0 +1,50 @@
+import collections
+import math
+
+import pytest
+
+from yatsude.errors import TrainingError
+from yatsude.train.guard import Guard
+
+
+@pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss is nan"), (1.0, math.inf, "norm is inf")])
+def test_what_is_no_number_stops_at_once(loss, norm, what):
+    guard = Guard()
+    guard.watch(1, 3.0, 1.0)
+    with pytest.raises(TrainingError, match=rf"{what} at step 2; the last checkpoint is good: lower train\.optimizer"):
+        guard.watch(2, loss, norm)
+
+
+def test_a_climbing_loss_stops_and_is_not_saved_before():
+    guard = Guard()
+    for step in range(100):
+        guard.watch(step, 3.0, 1.0)
+    assert guard.good
+    steps = iter(range(100, 400))
+    with pytest.raises(TrainingError, match=r"loss diverges: 4\.5\d at step 11\d after 3\.00 before"):
+        collections.deque(guard.watch(step, 8.0, 1.0) for step in steps)
+    assert not guard.good
+    assert next(steps) < 130
+
+
+def test_a_noisy_or_a_slowly_falling_loss_goes_on():
+    guard = Guard()
+    for step in range(1000):
+        guard.watch(step, 9.0 - step / 200 + 2 * (-1) ** step, 1.0)
+    assert guard.good
+
+
+def test_the_first_steps_may_climb():
+    guard = Guard()
+    for step in range(10):
+        guard.watch(step, 3.0 + 20 * step, 1.0)
+
+
+def test_a_restored_guard_remembers():
+    one, other = Guard(), Guard()
+    for step in range(60):
+        one.watch(step, 3.0, 1.0)
+    other.restore(one.state())
+    for guard in (one, other):
+        guard.watch(60, 5.0, 1.0)
+    assert one.state() == other.state()

@@ -1,0 +1,32 @@
+import torch
+
+from yatsude.train.monitor import Monitor, read_log
+
+LOADS = torch.tensor([[1, 3], [2, 2]])
+
+
+def test_steps_and_scores_are_lines(tmp_path):
+    monitor = Monitor(tmp_path / "log.jsonl", 0)
+    monitor.step({"step": 1, "loss": 3.0}, LOADS)
+    monitor.evaluation({"step": 1, "bits_per_character": 2.5, "loss": 3.0, "seconds": 1.0}, 10)
+    monitor.close()
+    first, second = read_log(tmp_path / "log.jsonl")
+    assert first == {"step": 1, "loss": 3.0, "load": [[0.5, 1.5], [1.0, 1.0]]}
+    assert second["bits_per_character"] == 2.5
+
+
+def test_what_an_interrupted_attempt_wrote_after_its_checkpoint_is_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
+    monitor = Monitor(path, 2)
+    assert read_log(path) == [{"step": 1}, {"step": 2}]
+    monitor.step({"step": 3, "loss": 1.0}, LOADS)  # seen at once, not when the run ends
+    assert [line["step"] for line in read_log(path)] == [1, 2, 3]
+    monitor.close()
+
+
+def test_a_model_without_experts_has_no_load(tmp_path):
+    monitor = Monitor(tmp_path / "log.jsonl", 0)
+    monitor.step({"step": 1}, torch.zeros(0, 0, dtype=torch.int64))
+    monitor.close()
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "load": []}]
