@@ -22,7 +22,7 @@ from yatsude.train.schedule import share
 
 __all__ = ["Pairs", "count_pairs", "fit", "start"]
 
-EPOCHS = 25
+EPOCHS = 40
 PARTS = 8
 RATE = 0.02
 BETAS = (0.9, 0.95)

@@ -13,9 +13,9 @@ class OptimizerSettings:
     """AdamW for all, or Muon for the matrices of the layers."""
 
     muon: bool = True
-    rate: float = 2e-3
-    embedding_rate: float = 2e-3
-    muon_rate: float = 4e-3
+    rate: float = 1e-3
+    embedding_rate: float = 5e-4
+    muon_rate: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-10
@@ -32,9 +32,9 @@ class LoopSettings:
     steps: int = 1000
     sequence_length: int = 256
     sequences_per_step: int = 8
-    warmup: float = 0.03
+    warmup: float = 0.05
     """Share of the steps over which the learning rate rises."""
-    decay: float = 0.5
+    decay: float = 0.9
     """Share of the steps, the last ones, over which it falls to zero."""
     balance_rate: float = 1e-3
     """How far a router's bias moves a step against the load."""
