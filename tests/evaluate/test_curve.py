@@ -25,10 +25,10 @@ def test_a_log_is_read_and_its_lines_are_crossed(tmp_path):
 
 
 def test_long_curves_are_thinned_without_changing_their_mean(tmp_path):
-    losses = [float(n) for n in range(1000)]
-    found = curve.read(write_log(tmp_path, losses, [3.0] * 100))
+    losses = [float(n) for n in range(800)]
+    found = curve.read(write_log(tmp_path, losses, [3.0] * 80))
     assert len(found.losses) == curve.POINTS
-    assert sum(found.losses) / len(found.losses) == pytest.approx(499.5)
+    assert sum(found.losses) / len(found.losses) == pytest.approx(399.5)
     assert found.crossings == ()
 
 
@@ -47,3 +47,11 @@ def test_what_is_no_log_is_said(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(DataError, match=message):
         curve.read(path)
+
+
+def test_a_line_counts_as_crossed_only_if_the_curve_stays_below(tmp_path):
+    log = write_log(tmp_path, [5.0] * 40, [4.0, 3.0, 4.0, 2.0])
+    (crossed,) = curve.read(log, [ngram(3, 3.5)]).crossings
+    assert crossed.minute == pytest.approx(32.5 / 60)
+    (lost,) = curve.read(log, [ngram(3, 1.9)]).crossings
+    assert lost.minute is None

@@ -5,7 +5,6 @@ FOLDER/figures.json    headline and details           FOLDER/manifest.json   wha
 """
 
 import dataclasses
-import functools
 import json
 import time
 from pathlib import Path
@@ -13,16 +12,13 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from yatsude import manifest, recipe
-from yatsude.engine.engine import Engine
-from yatsude.engine.load import load
-from yatsude.engine.settings import EngineSettings
 from yatsude.errors import DataError
-from yatsude.evaluate import bits, chat, curve, heldout, machine, ngrams, report, router, samples
-from yatsude.evaluate.results import Bits, Chat, Crossing, Quality, Results, Source, total
+from yatsude.evaluate import report
+from yatsude.evaluate.measure import Inputs, measure
+from yatsude.evaluate.results import Chat, Crossing, Results, total
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.files import new_file, new_folder, sha256_of
-from yatsude.progress import bar, say
-from yatsude.spec.counts import count, read_bytes, resident_bytes
+from yatsude.progress import say
 
 __all__ = ["STAGE", "Summary", "build"]
 
@@ -59,7 +55,15 @@ def build(
     """Measure a pre-trained model on held-out text, and a tuned one on chat prompts; `folder` appears whole or not."""
     start = time.perf_counter()
     _check(model_folder, data_folder, tokens_folder)
-    found = _measure(settings, model_folder, data_folder, tokens_folder, (train_log, tune_log), chat_model)
+    places = Inputs(
+        model=model_folder,
+        data=data_folder,
+        tokens=tokens_folder,
+        train_log=train_log,
+        tune_log=tune_log,
+        chat_model=chat_model,
+    )
+    found = measure(settings, places)
     summary = _summary(found, folder, start)
     headline = _headline(summary, found.chat)
     with new_folder(folder) as draft:
@@ -91,71 +95,6 @@ def _check(model_folder: Path, data_folder: Path, tokens_folder: Path) -> None:
             f"{tokens_folder} was made from other text than {data_folder}; give the data folder it was made from,"
             " or run 'yatsude tokenizer' again"
         )
-
-
-def _measure(
-    settings: EvaluateSettings,
-    model_folder: Path,
-    data_folder: Path,
-    tokens_folder: Path,
-    logs: tuple[Path | None, Path | None],
-    chat_model: Path | None,
-) -> Results:
-    texts, names = heldout.texts(data_folder, tokens_folder)
-    train_log, tune_log = logs
-    early = curve.evaluation_documents(train_log) if train_log else 0
-    fitted = ngrams.background(
-        functools.partial(ngrams.measure, data_folder, settings.orders, texts, names, settings.documents, early)
-    )
-    engine = _load(settings, model_folder)
-    mine = _score(settings, engine, tokens_folder / "held_out")
-    kinds = heldout.parts(tokens_folder / "held_out", settings.documents)
-    experts = router.measure(engine.runner.model, kinds, settings.window, settings.router_tokens)
-    shown = samples.continue_beginnings(engine, kinds, settings)
-    config = engine.runner.model.config
-    del engine
-    answers = _chat(settings, data_folder, chat_model) if chat_model else None
-    if not fitted.done():
-        say("n-grams: still fitting")
-    theirs = fitted.result()
-    counts = count(config)
-    return Results(
-        quality=Quality(model=mine, ngrams=theirs, documents=min(settings.documents or len(texts), len(texts))),
-        training=curve.read(train_log, theirs) if train_log else None,
-        tuning=curve.read(tune_log) if tune_log else None,
-        experts=experts,
-        samples=shown,
-        chat=answers,
-        parameters={
-            "total": counts.total,
-            "active": counts.active,
-            "resident_bytes": resident_bytes(config),
-            "read_bytes": read_bytes(config),
-        },
-        parts={name: (number, counts.active_parts[name]) for name, number in counts.parts.items()},
-        text={k: int(v) for k, v in manifest.read(tokens_folder).counts.items() if isinstance(v, int)},
-        sources=tuple(
-            Source(name=entry.source, licence=entry.licence, attribution=entry.attribution, url=entry.url)
-            for entry in manifest.read(model_folder).licences
-        ),
-        machine=machine.describe(),
-    )
-
-
-def _load(settings: EvaluateSettings, folder: Path) -> Engine:
-    return load(folder, EngineSettings(precision=settings.precision, device="cpu"))
-
-
-def _score(settings: EvaluateSettings, engine: Engine, held_out: Path) -> dict[str, Bits]:
-    size = sum(int(part.characters.sum()) for part in heldout.parts(held_out, settings.documents).values())
-    with bar("score held-out text", size, "characters") as progress:
-        kinds = heldout.parts(held_out, settings.documents, progress.advance)
-        return bits.measure(engine.runner.model, kinds, settings.window)
-
-
-def _chat(settings: EvaluateSettings, data_folder: Path, chat_model: Path) -> Chat:
-    asked = chat.prompts(data_folder, settings.chat_prompts)
-    return chat.ask(_load(settings, chat_model), asked, settings)
 
 
 def _summary(found: Results, folder: Path, start: float) -> Summary:

@@ -14,7 +14,7 @@ from pathlib import Path
 from yatsude.engine.engine import Completion, Engine
 from yatsude.engine.settings import SamplingSettings
 from yatsude.errors import DataError
-from yatsude.evaluate.results import Answer, Chat
+from yatsude.evaluate.results import TOO_OFTEN, Answer, Chat
 from yatsude.evaluate.samples import spread
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.spec.tasks import TASKS
@@ -25,7 +25,7 @@ __all__ = ["Prompt", "ask", "judge", "prompts", "repeats"]
 
 SHORTEST, LONGEST = 8, 120
 """Characters of the sentences asked about: those that conversations are made from."""
-GRAM, TOO_OFTEN = 4, 4
+GRAM = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from yatsude.report.pictures import crossing
 
 __all__ = ["crossings", "evaluation_documents", "read"]
 
-POINTS = 200
+POINTS = 80
 """A curve is averaged down to at most this many points."""
 
 
@@ -39,7 +39,7 @@ def read(log: Path, ngrams: Sequence[NgramBits] = ()) -> Curve:
 
 
 def crossings(minutes: Sequence[float], scores: Sequence[float], ngrams: Sequence[NgramBits]) -> tuple[Crossing, ...]:
-    """Find when a curve of held-out scores first reached each n-gram's figure for the same documents."""
+    """Find when a curve of held-out scores came below each n-gram's figure for the same documents, and stayed there."""
     return tuple(_crossing(minutes, scores, n) for n in ngrams if minutes and n.early.characters)
 
 
@@ -54,9 +54,11 @@ def evaluation_documents(log: Path) -> int:
 
 def _crossing(minutes: Sequence[float], scores: Sequence[float], ngram: NgramBits) -> Crossing:
     level = ngram.early.per_character
-    if scores[0] <= level:
+    above = [place for place, score in enumerate(scores) if score > level]
+    if not above:
         return Crossing(order=ngram.order, level=level, minute=minutes[0], before_first=True)
-    return Crossing(order=ngram.order, level=level, minute=crossing(minutes, scores, level))
+    last = above[-1]
+    return Crossing(order=ngram.order, level=level, minute=crossing(minutes[last:], scores[last:], level))
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:

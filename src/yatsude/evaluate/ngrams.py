@@ -26,6 +26,8 @@ __all__ = ["background", "measure", "store"]
 T = TypeVar("T")
 Kept = dict[str, list[NgramBits]]
 _KEPT = TypeAdapter(Kept)
+KEPT = 8
+"""Sets of figures that are kept, the newest."""
 
 
 def measure(
@@ -46,7 +48,7 @@ def measure(
         found = [
             _bits(order, model, texts[:documents], kinds[:documents], early) for order, model in sorted(models.items())
         ]
-        kept = {key: found}
+        kept = {**dict(list(kept.items())[1 - KEPT :]), key: found}
         _write(path, kept)
     return tuple(kept[key])
 

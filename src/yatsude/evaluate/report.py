@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from yatsude.evaluate.results import Chat, Curve, ExpertLoad, Quality, Results, total
-from yatsude.evaluate.words import PARTS, chat_verdict, crossing_text, kind_name, quality_verdict
+from yatsude.evaluate.words import PARTS, answer_verdict, chat_verdict, crossing_text, kind_name, quality_verdict
 from yatsude.report.page import Page
 from yatsude.report.pictures import bars, heat_map, lines
 from yatsude.spec.tasks import TASKS
@@ -15,6 +15,8 @@ PICTURED_KINDS = 4
 """So many kinds of text have a heat map of their own, the largest first; the table names all."""
 HEADROOM = 0.6
 """Bits per character shown above the worst line: the first minutes of a curve lie far outside."""
+SHOWN = 90
+"""Characters of an answer that the table shows."""
 RESIDENCE = (
     "専門家の混合（MoE）が節約するのは計算と読み出しであって、置き場所ではありません。"
     "次のトークンがどの専門家を選ぶか分からないので、すべてがメモリに載っている必要があります。",
@@ -43,7 +45,8 @@ def page(results: Results) -> Page:
 
 
 def _lead(results: Results) -> str:
-    return f"{results.machine['日時 date']} · {_millions(results.parameters['total'])} · {results.machine['CPU']}"
+    size = _millions(results.parameters["total"])
+    return f"{results.machine['日時 date']} · {size} パラメータ parameters · {results.machine['CPU']}"
 
 
 def _headline(sheet: Page, results: Results) -> None:
@@ -78,10 +81,10 @@ def _quality(sheet: Page, quality: Quality) -> None:
     rows: list[list[object]] = []
     for kind, mine in sorted(quality.model.items(), key=lambda item: -item[1].characters):
         them = [n.kinds[kind].per_character for n in quality.ngrams]
-        rows.append([kind_name(kind), mine.characters, *map(_bits, them), _bits(mine.per_character)])
+        rows.append([kind_name(kind), mine.characters, *them, mine.per_character])
     whole = total(quality.model.values())
     them = [total(n.kinds.values()).per_character for n in quality.ngrams]
-    rows.append(["全体 all", whole.characters, *map(_bits, them), _bits(whole.per_character)])
+    rows.append(["全体 all", whole.characters, *them, whole.per_character])
     head = ["文章の種類 kind", "文字数 characters", *(f"{n.order}-gram" for n in quality.ngrams), MODEL]
     sheet.table(head, rows, f"{quality.documents:,} 文書 documents")
 
@@ -106,7 +109,7 @@ def _training(sheet: Page, curve: Curve, quality: Quality) -> None:
     if curve.crossings:
         sheet.table(
             ["n-gram", "ビット / 文字 bits per character", "越えた時刻 crossed at"],
-            [[f"{c.order}-gram", _bits(c.level), crossing_text(c)] for c in curve.crossings],
+            [[f"{c.order}-gram", c.level, crossing_text(c)] for c in curve.crossings],
             "時刻は学習の計算だけを数え、途中の測定や開始前の準備を含まない。 Minutes of training steps alone.",
         )
     _loss(sheet, curve, "学習の損失 training loss")
@@ -133,8 +136,8 @@ def _experts(sheet: Page, load: ExpertLoad) -> None:
         sheet.text("このモデルには専門家の混合がありません。 This model has no mixture layer.")
         return
     sheet.text(
-        "1.00 はその層の平均どおり。緑は忙しく、黄土色は暇な専門家。"
-        " 1.00 is the mean of the layer; green is busier, ochre idler."
+        "1.00 はその層の平均どおり。緑は忙しく、黄土色は暇な専門家。色の濃さは図ごとに決まる。"
+        " 1.00 is the mean of the layer; green is busier, ochre idler; each picture has a scale of its own."
     )
     layers = [f"層 {number}" for number in range(1, len(load.all) + 1)]
     experts = [str(number) for number in range(1, len(load.all[0]) + 1)]
@@ -153,12 +156,12 @@ def _experts(sheet: Page, load: ExpertLoad) -> None:
             "層 layer",
             "最も忙しい busiest",
             "最も暇 idlest",
-            "エントロピー entropy",
+            "エントロピー entropy %",
             "使われない dead",
             "種類との情報量 bits",
         ],
         [
-            [layer, _two(busy), _two(idle), f"{100 * entropy:.1f} %", dead, f"{bits:.3f}"]
+            [layer, busy, idle, 100 * entropy, dead, bits]
             for layer, busy, idle, entropy, dead, bits in zip(
                 layers, load.busiest, load.idlest, load.entropy, load.dead, load.information, strict=True
             )
@@ -184,19 +187,17 @@ def _samples(sheet: Page, results: Results) -> None:
 
 def _chat(sheet: Page, chat: Chat) -> None:
     sheet.section("対話の試験 · Chat")
-    _both(sheet, chat_verdict(chat))
-    rows = []
-    for answer in chat.answers:
-        asked = answer.prompt.split("\n", 1)[-1]
-        share = None if answer.japanese is None else f"{100 * answer.japanese:.0f} %"
-        rows.append(
-            [TASKS[answer.task].label, asked, answer.text, answer.reference, share, _mark(answer.ended), answer.repeats]
-        )
-    sheet.table(
-        ["課題 task", "入力 prompt", "答え answer", "お手本 reference", "日本語", "終わり ended", "繰り返し repeats"],
-        rows,
-        "お手本は元の文で、正解は一つではない。繰り返しは最も多い 4 トークンの並びの回数（4 以上で不合格）。"
-        " The reference is one of many good answers.",
+    for task in dict.fromkeys(answer.task for answer in chat.answers):
+        rows = [
+            [answer.prompt.split("\n", 1)[-1], _cut(answer.text), answer.reference, answer_verdict(answer)]
+            for answer in chat.answers
+            if answer.task == task
+        ]
+        head = ["入力 prompt", "答え answer", "お手本 reference", "判定 verdict"]
+        sheet.table(head, rows, f"{TASKS[task].label} — {TASKS[task].instruction}")
+    sheet.text(
+        "お手本は元の文で、正解は一つではありません。長い答えは途中まで示します（全文は figures.json）。"
+        " The reference is one of many good answers; long answers are cut here and whole in figures.json."
     )
 
 
@@ -206,12 +207,12 @@ def _model(sheet: Page, results: Results) -> None:
     rows: list[Sequence[object]] = [[PARTS.get(name, name), *pair] for name, pair in results.parts.items() if pair[0]]
     rows.append(["合計 sum", numbers["total"], numbers["active"]])
     sheet.table(["部分 part", "全パラメータ total", "1 トークンに使う active"], rows)
-    share = 100 * numbers["read_bytes"] / numbers["resident_bytes"]
+    resident, read = numbers["resident_bytes"], numbers["read_bytes"]
     sheet.table(
-        ["bfloat16 での大きさ", "MB"],
+        ["bfloat16 での大きさ size in bfloat16", "MB", "%"],
         [
-            ["メモリに置く resident", f"{numbers['resident_bytes'] / 1e6:,.1f}"],
-            ["1 トークンで読む read for one token", f"{numbers['read_bytes'] / 1e6:,.1f} ({share:.0f} %)"],
+            ["メモリに置く重み resident weights", resident / 1e6, 100.0],
+            ["1 トークンのために読む重み read for one token", read / 1e6, 100 * read / resident],
         ],
     )
     _both(sheet, RESIDENCE)
@@ -239,20 +240,13 @@ def _both(sheet: Page, words: tuple[str, str]) -> None:
         sheet.text(paragraph)
 
 
-def _bits(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _mark(good: bool) -> str:
-    return "○" if good else "×"
-
-
 def _millions(number: int) -> str:
     return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.1f} B"
+
+
+def _cut(text: str) -> str:
+    line = _one_line(text)
+    return line if len(line) <= SHOWN else line[:SHOWN] + " […]"
 
 
 def _one_line(text: str) -> str:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 
 __all__ = [
+    "JAPANESE_BAR",
+    "TOO_OFTEN",
     "Answer",
     "Bits",
     "Chat",
@@ -17,6 +19,12 @@ __all__ = [
     "Source",
     "total",
 ]
+
+
+JAPANESE_BAR = 0.9
+"""At least this share of the characters is Japanese where Japanese was asked."""
+TOO_OFTEN = 4
+"""A 4-gram of tokens that occurs so often in one answer is a repetition."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Quality:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """When the held-out curve of training reached an n-gram's line; minutes of training steps alone."""
+    """When the held-out curve of training came below an n-gram's line for good; minutes of training steps alone."""
 
     order: int
     level: float
@@ -69,7 +77,7 @@ class Crossing:
     minute: float | None
     """None: not in this run."""
     before_first: bool = False
-    """The first score was below already; `minute` is that score's, the crossing came sooner."""
+    """Every score was below; `minute` is that of the first, the crossing came sooner."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +155,7 @@ class Chat:
     def passed(self) -> dict[str, bool]:
         """Whether each bar is met."""
         return {
-            "japanese": self.japanese is None or self.japanese >= 0.9,
+            "japanese": self.japanese is None or self.japanese >= JAPANESE_BAR,
             "ended": self.ended == len(self.answers),
             "repeats": self.repeating == 0,
         }

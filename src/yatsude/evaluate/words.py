@@ -1,8 +1,11 @@
-"""What the report says in words: verdicts and names, in Japanese and English."""
+"""What the report says in words: verdicts and names, in Japanese and English.
 
-from yatsude.evaluate.results import Chat, Crossing, Quality, total
+Differences are written with a sign, as the n-gram's bits minus the model's: above zero the model is better.
+"""
 
-__all__ = ["KINDS", "PARTS", "chat_verdict", "crossing_text", "kind_name", "quality_verdict"]
+from yatsude.evaluate.results import JAPANESE_BAR, TOO_OFTEN, Answer, Chat, Crossing, Quality, total
+
+__all__ = ["KINDS", "PARTS", "answer_verdict", "chat_verdict", "crossing_text", "kind_name", "quality_verdict"]
 
 KINDS = {"dialogue": "対話文 dialogue", "technical": "技術文書 technical", "own": "自分の文書 own", "hub": "ハブ hub"}
 PARTS = {
@@ -28,10 +31,10 @@ def quality_verdict(quality: Quality) -> tuple[str, str]:
     gaps = {n.order: total(n.kinds.values()).per_character - mine for n in quality.ngrams}
     won = [f"{order}-gram ({gap:+.3f})" for order, gap in gaps.items() if gap > 0]
     lost = [f"{order}-gram ({gap:+.3f})" for order, gap in gaps.items() if gap <= 0]
-    japanese = [f"このモデルは、学習で見ていない文章を1文字あたり {mine:.3f} ビットで予測しました（小さいほど良い）。"]
+    japanese = [f"学習で見ていない文章を、1 文字あたり {mine:.3f} ビットで予測しました（小さいほど良い）。"]
     english = [f"The model predicts unseen text at {mine:.3f} bits per character (lower is better)."]
     if won:
-        japanese.append(f"{'、'.join(won)} より良い予測です。")
+        japanese.append(f"文字 n-gram と比べると、{'、'.join(won)} より良い予測です。")
         english.append(f"It is better than {', '.join(won)}.")
     if lost:
         japanese.append(f"{'、'.join(lost)} にはまだ届いていません。")
@@ -48,6 +51,20 @@ def crossing_text(crossing: Crossing) -> str:
     if crossing.before_first:
         return f"最初の測定（{crossing.minute:.1f} 分）より前 before the first score"
     return f"{crossing.minute:.1f} 分 min"
+
+
+def answer_verdict(answer: Answer) -> str:
+    """Name what is wrong with one answer, or nothing."""
+    faults = []
+    if not answer.text.strip():
+        faults.append("空 empty")
+    elif answer.japanese is not None and answer.japanese < JAPANESE_BAR:
+        faults.append(f"日本語 {100 * answer.japanese:.0f} %")
+    if not answer.ended:
+        faults.append("終わらない no end")
+    if answer.repeats >= TOO_OFTEN:
+        faults.append(f"{answer.repeats} 回反復 repeats")
+    return "× " + "、".join(faults) if faults else "○"
 
 
 def chat_verdict(chat: Chat) -> tuple[str, str]:

@@ -1,0 +1,122 @@
+"""All measurements of one evaluation, the n-grams beside the model: `Results` from folders."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yatsude import manifest
+from yatsude.engine.engine import Engine
+from yatsude.engine.load import load
+from yatsude.engine.settings import EngineSettings
+from yatsude.evaluate import bits, chat, curve, heldout, machine, ngrams, router, samples
+from yatsude.evaluate.results import Bits, Chat, ExpertLoad, Quality, Results, Sample, Source
+from yatsude.evaluate.settings import EvaluateSettings
+from yatsude.progress import bar, say
+from yatsude.spec.config import ModelConfig
+from yatsude.spec.counts import count, read_bytes, resident_bytes
+
+__all__ = ["Inputs", "measure"]
+
+AT_ONCE_S = 0.5
+"""n-gram figures that are kept from an earlier evaluation are there within this time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Folders of the stages before this one, and the logs of their runs."""
+
+    model: Path
+    data: Path
+    tokens: Path
+    train_log: Path | None = None
+    tune_log: Path | None = None
+    chat_model: Path | None = None
+
+
+def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
+    """Measure the model, and on another core the n-grams of the same text."""
+    texts, names = heldout.texts(inputs.data, inputs.tokens)
+    early = curve.evaluation_documents(inputs.train_log) if inputs.train_log else 0
+    fitted = ngrams.background(
+        functools.partial(ngrams.measure, inputs.data, settings.orders, texts, names, settings.documents, early)
+    )
+    with _one_core_less(fitted):
+        config, mine, experts, shown = _model(settings, inputs)
+        answers = _chat(settings, inputs)
+        if not fitted.done():
+            say("n-grams: still fitting")
+        theirs = fitted.result()
+    documents = len(texts) if settings.documents is None else min(settings.documents, len(texts))
+    return Results(
+        quality=Quality(model=mine, ngrams=theirs, documents=documents),
+        training=curve.read(inputs.train_log, theirs) if inputs.train_log else None,
+        tuning=curve.read(inputs.tune_log) if inputs.tune_log else None,
+        experts=experts,
+        samples=shown,
+        chat=answers,
+        parameters=_numbers(config),
+        parts=_parts(config),
+        text={name: n for name, n in manifest.read(inputs.tokens).counts.items() if isinstance(n, int)},
+        sources=tuple(
+            Source(name=entry.source, licence=entry.licence, attribution=entry.attribution, url=entry.url)
+            for entry in manifest.read(inputs.model).licences
+        ),
+        machine=machine.describe(),
+    )
+
+
+def _model(
+    settings: EvaluateSettings, inputs: Inputs
+) -> tuple[ModelConfig, dict[str, Bits], ExpertLoad, tuple[Sample, ...]]:
+    """Everything that the pre-trained model alone is asked; it is out of memory afterwards."""
+    engine = _load(settings, inputs.model)
+    model, held_out = engine.runner.model, inputs.tokens / "held_out"
+    kinds = heldout.parts(held_out, settings.documents)
+    with bar("score held-out text", sum(int(p.characters.sum()) for p in kinds.values()), "characters") as progress:
+        mine = bits.measure(model, heldout.parts(held_out, settings.documents, progress.advance), settings.window)
+    experts = router.measure(model, kinds, settings.window, settings.router_tokens)
+    return model.config, mine, experts, samples.continue_beginnings(engine, kinds, settings)
+
+
+def _chat(settings: EvaluateSettings, inputs: Inputs) -> Chat | None:
+    if inputs.chat_model is None:
+        return None
+    asked = chat.prompts(inputs.data, settings.chat_prompts)
+    return chat.ask(_load(settings, inputs.chat_model), asked, settings)
+
+
+def _load(settings: EvaluateSettings, folder: Path) -> Engine:
+    return load(folder, EngineSettings(precision=settings.precision, device="cpu"))
+
+
+@contextlib.contextmanager
+def _one_core_less(fitted: Future[Any]) -> Iterator[None]:
+    """Leave a core to the n-grams while they are fitted: products of many threads wait for the slowest."""
+    threads = torch.get_num_threads()
+    wait([fitted], AT_ONCE_S)
+    torch.set_num_threads(threads if fitted.done() else max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _numbers(config: ModelConfig) -> dict[str, int]:
+    counts = count(config)
+    return {
+        "total": counts.total,
+        "active": counts.active,
+        "resident_bytes": resident_bytes(config),
+        "read_bytes": read_bytes(config),
+    }
+
+
+def _parts(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    counts = count(config)
+    return {name: (number, counts.active_parts[name]) for name, number in counts.parts.items()}
