@@ -151,23 +151,16 @@ def _experts(sheet: Page, load: ExpertLoad) -> None:
             sheet.picture(
                 heat_map(load.kinds[kind], rows=layers, columns=experts, centre=1.0, **labels), kind_name(kind)
             )
+    rows = zip(layers, load.busiest, load.idlest, load.entropy, load.dead, load.information, strict=True)
     sheet.table(
+        ["層 layer", "最多 busiest", "最少 idlest", "エントロピー %", "不使用 dead", "種類の情報 bits"],
         [
-            "層 layer",
-            "最も忙しい busiest",
-            "最も暇 idlest",
-            "エントロピー entropy %",
-            "使われない dead",
-            "種類との情報量 bits",
+            [layer, round(busy, 3), round(idle, 3), 100 * entropy, dead, round(information, 3)]
+            for layer, busy, idle, entropy, dead, information in rows
         ],
-        [
-            [layer, busy, idle, 100 * entropy, dead, bits]
-            for layer, busy, idle, entropy, dead, bits in zip(
-                layers, load.busiest, load.idlest, load.entropy, load.dead, load.information, strict=True
-            )
-        ],
-        "忙しさは平均に対する比。情報量は、1 トークンの専門家がその文章の種類について教えるビット数"
-        "（0 なら専門家は種類を分けていない）。 Bits that a token's expert tells about the kind of its text.",
+        "最多と最少は平均に対する比。種類の情報は、1 トークンの専門家がその文章の種類について教えるビット数"
+        "（0 なら専門家は種類を分けていない）。 Load over the mean; entropy as a share of the greatest; bits that"
+        " a token's expert tells about the kind of its text.",
     )
 
 
@@ -193,8 +186,8 @@ def _chat(sheet: Page, chat: Chat) -> None:
             for answer in chat.answers
             if answer.task == task
         ]
-        head = ["入力 prompt", "答え answer", "お手本 reference", "判定 verdict"]
-        sheet.table(head, rows, f"{TASKS[task].label} — {TASKS[task].instruction}")
+        head = [f"{TASKS[task].label}: 入力 prompt", "答え answer", "お手本 reference", "判定 verdict"]
+        sheet.table(head, rows, f"指示 instruction: {TASKS[task].instruction}")
     sheet.text(
         "お手本は元の文で、正解は一つではありません。長い答えは途中まで示します（全文は figures.json）。"
         " The reference is one of many good answers; long answers are cut here and whole in figures.json."

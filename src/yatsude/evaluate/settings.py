@@ -18,7 +18,7 @@ class EvaluateSettings:
     """How many held-out documents are scored, from the first on; not given: all."""
     window: int = 256
     """Tokens read at a time while scoring; best as long as the sequences of training."""
-    router_tokens: int = 32_768
+    router_tokens: int = 16_384
     """Held-out tokens on which the experts' load is counted, shared evenly by the kinds of text."""
     samples: int = 6
     """Held-out beginnings that the model continues."""
