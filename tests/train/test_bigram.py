@@ -26,7 +26,7 @@ def test_pairs_are_those_of_a_dictionary(tmp_path_factory, documents, shard_toke
     folder = tmp_path_factory.mktemp("pairs")
     sized = [(ids, len(ids)) for ids in documents]
     opened = shards.write(folder, sized, vocab_size=7, separator=0, shard_tokens=shard_tokens)
-    pairs = bigram.count_pairs(opened)
+    pairs = bigram.count_pairs([(opened, 1.0)])
     expected = dictionary(opened)
     assert pairs.counts_P.sum() == expected.total()
     rows, following, counts = pairs.of(np.array(contexts, np.int64))
@@ -61,14 +61,14 @@ def opened(tokens):
 
 def test_the_fit_approaches_what_the_counts_allow(opened, build):
     model = build()
-    bigram.start(model, opened, seed=0)
+    bigram.start(model, [(opened, 1.0)], seed=0)
     least = entropy_of(opened)
     assert least < nats_of(model, opened) < least + 0.25 < math.log(64) - 1.5
 
 
 def test_the_layers_start_silent_and_the_embedding_has_unit_size(opened, build):
     model = build()
-    bigram.start(model, opened, seed=0)
+    bigram.start(model, [(opened, 1.0)], seed=0)
     ids = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = model.norm(model.embed_tokens(ids))
@@ -78,7 +78,7 @@ def test_the_layers_start_silent_and_the_embedding_has_unit_size(opened, build):
 
 
 def test_the_same_seed_fits_the_same(opened):
-    pairs = bigram.count_pairs(opened)
+    pairs = bigram.count_pairs([(opened, 1.0)])
     one, other, third = (bigram.fit(pairs, 64, 16, 1e-6, seed) for seed in (0, 0, 1))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

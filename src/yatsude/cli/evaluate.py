@@ -8,9 +8,7 @@ from yatsude.progress import say
 __all__ = ["command", "measure"]
 
 
-def command(
-    recipe: options.Recipe = None, sets: options.Sets = None, run: options.Run = Path("runs/default")
-) -> None:
+def command(recipe: options.Recipe = None, sets: options.Sets = None, run: options.Run = Path("runs/default")) -> None:
     """Measure the run's models on held-out text and prompts, beside n-grams, and write report.html."""
     measure(options.Settings(recipe, sets), run)
     say(f"the report is {run / 'evaluate' / 'report.html'}")

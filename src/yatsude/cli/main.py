@@ -1,88 +1,74 @@
 """The command `yatsude`: one small file a verb; a room is imported when its verb runs."""
 
+import functools
 import importlib
-import sys
+from collections.abc import Callable
+from typing import Annotated, Any
 
-import click
 import typer
 
 from yatsude import __version__
-from yatsude.errors import MachineError, YatsudeError
+from yatsude.errors import YatsudeError
 from yatsude.progress import say
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "application", "main"]
 
-VERBS = {
-    "run": "everything below but chat, from nothing to a chat page",
-    "data": "fetch, clean and split Japanese text",
-    "tokenizer": "learn a tokenizer and pack the text into token shards",
-    "train": "pre-train a mixture of experts",
-    "tune": "teach it to answer",
-    "evaluate": "measure it and write report.html",
-    "export": "write a Hugging Face folder and verify it",
-    "generate": "continue a text",
-    "chat": "talk to a model in the terminal",
-    "serve": "open the chat page and the OpenAI-style API",
-    "info": "a preset or a model in numbers",
-}
+VERBS = ("run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve", "info")
+"""In the order of a model's life."""
 EXTRAS = {
     "torch": "model", "safetensors": "model", "tokenizers": "model", "pyarrow": "data", "zstandard": "data",
     "matplotlib": "data", "starlette": "serve", "uvicorn": "serve", "orjson": "serve",
 }  # fmt: skip
+"""Which extra brings a package."""
 INTERRUPTED = 130
 
 
-class Verbs(click.Group):
-    """Loads the file of a verb when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Verbs in the order of a model's life."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one verb's file and make its function a command."""
-        if cmd_name not in VERBS:
-            return None
-        function = importlib.import_module(f"yatsude.cli.{cmd_name}").command
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name=cmd_name)(function)
-        return typer.main.get_command(app)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing what they need."""
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+def application() -> typer.Typer:
+    """Build the command with all its verbs."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_about)
+    for verb in VERBS:
+        app.command(verb)(_reported(importlib.import_module(f"yatsude.cli.{verb}").command))
+    return app
 
 
 def main() -> None:
     """Run one verb; an error a user can cause is one line, and the exit code says what happened."""
-    group = Verbs(
-        name="yatsude", help="Raise a Japanese mixture of experts at home: yatsude run.", no_args_is_help=True
-    )
-    sys.exit(_run(click.version_option(__version__, prog_name="yatsude")(group)))
+    application()()
 
 
-def _run(group: click.Group) -> int:
-    try:
-        code = group.main(standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except YatsudeError as error:
-        return _failed(str(error))
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort) as stop:
-        say(f"{stop or 'stopped'}; the same command goes on from here")
-        return INTERRUPTED
-    except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if name not in EXTRAS:
-            raise
-        return _failed(f"the package {name} is not installed; run: pip install 'yatsude[{EXTRAS[name]}]'")
-    except MemoryError:
-        return _failed(str(MachineError("out of memory; choose a smaller model.preset or train.sequences_per_step")))
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Raise a Japanese mixture of experts at home; `yatsude run` does it all."""
+    if version:
+        print(f"yatsude {__version__}")
+        raise typer.Exit
 
 
-def _failed(message: str) -> int:
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what goes wrong in a verb into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except YatsudeError as error:
+            raise _failure(str(error)) from None
+        except KeyboardInterrupt as stop:
+            say(f"{stop or 'stopped'}; the same command goes on from here")
+            raise typer.Exit(INTERRUPTED) from None
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name not in EXTRAS:
+                raise
+            raise _failure(f"the package {name} is missing; run: pip install 'yatsude[{EXTRAS[name]}]'") from None
+        except MemoryError:
+            raise _failure("out of memory; choose a smaller model.preset or train.sequences_per_step") from None
+
+    return run
+
+
+def _failure(message: str) -> typer.Exit:
     say(f"error: {message}")
-    return 1
+    return typer.Exit(1)

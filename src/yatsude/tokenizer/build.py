@@ -9,7 +9,7 @@ from yatsude import manifest, recipe
 from yatsude.files import new_folder
 from yatsude.progress import say
 from yatsude.tokenizer.corpus import sample
-from yatsude.tokenizer.pack import Tally, pack
+from yatsude.tokenizer.pack import ENGLISH, Tally, pack, pack_english
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.tokenizer.train import train
@@ -43,6 +43,7 @@ def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summa
         learned = time.perf_counter()
         say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {learned - start:.1f} s")
         tallies = pack(tokenizer, data_folder, draft)
+        pack_english(tokenizer, data_folder, draft / ENGLISH)
         packed = time.perf_counter()
         summary = _summary(tokenizer, tallies, learned - start, packed - learned)
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})

@@ -5,9 +5,12 @@ Each split, `train/` and `held_out/`, holds
     tokens-00000.bin …   token shards as `shards.py` writes them, in the order of the Parquet rows
     domains.json         the names of the kinds of text
     domains.npy          for each document the place of its kind in that list, uint8
+
+and `english/` the shards of the training texts' translations, where they have some.
 """
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +26,10 @@ from yatsude.progress import Bar, bar
 from yatsude.tokenizer.corpus import SPLITS, columns, count
 from yatsude.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Tally", "domains", "pack"]
+__all__ = ["ENGLISH", "Tally", "domains", "pack", "pack_english"]
+
+ENGLISH = "english"
+"""Folder of the packed translations, beside `train` and `held_out`."""
 
 
 @dataclasses.dataclass
@@ -47,6 +53,24 @@ class Tally:
 def pack(tokenizer: Tokenizer, data_folder: Path, folder: Path) -> dict[str, Tally]:
     """Encode both splits of a data folder into `folder/train` and `folder/held_out`; returns one tally a split."""
     return {split: _pack_split(tokenizer, data_folder, folder / split, split) for split in SPLITS}
+
+
+def pack_english(tokenizer: Tokenizer, data_folder: Path, folder: Path) -> bool:
+    """Encode the translations of the training texts into `folder`, if there are any; whether there were.
+
+    They are not trained on, but which token follows which in them is worth knowing before a chat task asks for English.
+    """
+    texts = (text for (column,) in columns(data_folder, "train", ("english",)) for text in column if text)
+    first = next(texts, None)
+    if first is None:
+        return False
+    shards.write(
+        folder,
+        ((tokenizer.encode(text), len(text)) for text in itertools.chain([first], texts)),
+        vocab_size=tokenizer.vocab_size,
+        separator=tokenizer.text,
+    )
+    return True
 
 
 def domains(folder: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:

@@ -9,6 +9,7 @@ Shapes: V vocabulary, D hidden width, P counted pairs, C contexts of one step.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,15 +50,16 @@ class Pairs:
         )
 
 
-def count_pairs(shards: Shards) -> Pairs:
-    """Count all pairs of neighbouring tokens of a corpus."""
-    size = shards.vocab_size
+def count_pairs(corpora: Sequence[tuple[Shards, float]]) -> Pairs:
+    """Count all pairs of neighbouring tokens of some corpora over one vocabulary, each with its weight."""
+    size = corpora[0][0].vocab_size
     codes: list[npt.NDArray[np.int64]] = []
-    counts: list[npt.NDArray[np.int64]] = []
-    for tokens in shards.streams():
-        code, count = np.unique(tokens[:-1].astype(np.int64) * size + tokens[1:], return_counts=True)
-        codes.append(code)
-        counts.append(count)
+    counts: list[npt.NDArray[np.float64]] = []
+    for shards, weight in corpora:
+        for tokens in shards.streams():
+            code, count = np.unique(tokens[:-1].astype(np.int64) * size + tokens[1:], return_counts=True)
+            codes.append(code)
+            counts.append(weight * count.astype(np.float64))
     code, place = np.unique(np.concatenate(codes), return_inverse=True)
     total = np.bincount(place, weights=np.concatenate(counts)).astype(np.float32)
     return Pairs(code % size, total, np.searchsorted(code // size, np.arange(size + 1)))
@@ -84,10 +86,10 @@ def fit(pairs: Pairs, vocab: int, width: int, eps: float, seed: int) -> tuple[Te
     return embedding.detach(), head.detach()
 
 
-def start(model: Transformer, shards: Shards, seed: int) -> None:
+def start(model: Transformer, corpora: Sequence[tuple[Shards, float]], seed: int) -> None:
     """Give `model` fitted embedding and head, and silence the matrices that write to the residual stream."""
     config = model.config
-    embedding, head = fit(count_pairs(shards), config.vocab_size, config.hidden_size, config.rms_norm_eps, seed)
+    embedding, head = fit(count_pairs(corpora), config.vocab_size, config.hidden_size, config.rms_norm_eps, seed)
     with torch.no_grad():
         model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(head)

@@ -34,6 +34,9 @@ __all__ = ["STAGE", "Summary", "build", "finish", "identity_of", "train_workers"
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
+ENGLISH = "english"
+ENGLISH_WEIGHT = 0.2
+"""Of a pair of English tokens beside one of Japanese, in the bigram start."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -64,7 +67,9 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
     if settings.bigram_start and state.latest(folder / "checkpoints") is None:
-        bigram.start(fresh, shards, settings.seed)
+        english = tokens / ENGLISH
+        beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
+        bigram.start(fresh, [(shards, 1.0), *beside], settings.seed)
     loop = Loop(
         settings,
         fresh,
