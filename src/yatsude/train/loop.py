@@ -89,10 +89,10 @@ class Loop:
         start = time.perf_counter()
         count = self.settings.sequences_per_step
         loss = self._gradient(self.source.batch(self.step * count, count))
-        norm = float(torch.linalg.vector_norm(self.weights.collect()))
+        norm = math.sqrt(math.fsum(self.workers.map(self.weights.collect, self.weights.shares)))
         self.guard.watch(self.step + 1, loss, norm)
         rate_share = share((self.step + 1) / self.settings.steps, self.settings.warmup, self.settings.decay)
-        self.optimizer.step(rate_share, norm)
+        self.optimizer.step(rate_share, norm, self.workers)
         loads = balance(self.weights.replicas, self.settings.balance_rate)
         self.step += 1
         self.seconds += time.perf_counter() - start
@@ -166,7 +166,7 @@ class Loop:
                 f"{self.folder} holds a run with other settings or other text; give another --out, or --restart"
             )
         self.weights.master.copy_(tensors["master"])
-        self.weights.publish()
+        self.weights.publish(self.weights.slices)
         self.optimizer.restore(tensors, page["step"])
         for i, router in enumerate(self.weights.replicas[0].routers):
             router.e_score_correction_bias.copy_(tensors[f"router_bias.{i}"])

@@ -1,12 +1,13 @@
 """AdamW for all, Muon for matrices: both on flat slices, so that a step is a handful of long operations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Slice, Weights
+from yatsude.train.workers import Workers
 
 __all__ = ["Optimizer", "orthogonalise"]
 
@@ -23,17 +24,24 @@ class Optimizer:
         self.first = torch.zeros_like(weights.master)
         self.second = torch.zeros_like(weights.master)
 
-    def step(self, rate_share: float, norm: float) -> None:
-        """Clip the collected gradient, whose length is `norm`, update and publish; `rate_share` scales the rates."""
-        if norm > self.settings.clip:
-            self.weights.gradient.mul_(self.settings.clip / norm)
+    def step(self, rate_share: float, norm: float, workers: Workers) -> None:
+        """Clip the collected gradient, whose length is `norm`, update and publish; `rate_share` scales the rates.
+
+        Each worker updates its share of the parameters.
+        """
         self.steps += 1
-        for part in self.weights.slices:
-            if part.kind == "matrix" and self.settings.muon:
-                self._muon(part, rate_share * self.settings.muon_rate)
+        factor = min(1.0, self.settings.clip / max(norm, 1e-12))
+        workers.map(lambda pieces: self._update(pieces, factor, rate_share), self.weights.shares)
+
+    def _update(self, pieces: Sequence[Slice], factor: float, rate_share: float) -> None:
+        for piece in pieces:
+            if factor < 1.0:
+                piece.flat(self.weights.gradient).mul_(factor)
+            if piece.kind == "matrix" and self.settings.muon:
+                self._muon(piece, rate_share * self.settings.muon_rate)
             else:
-                self._adamw(part, rate_share * self._rate(part))
-        self.weights.publish()
+                self._adamw(piece, rate_share * self._rate(piece))
+        self.weights.publish(pieces)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the optimizer."""

@@ -6,7 +6,9 @@ long slices. The workers' models are views of the same copy: an update is publis
 
 import copy
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +32,21 @@ class Slice:
 
     def of(self, flat: Tensor) -> Tensor:
         """View of a flat buffer, shape (number of names, *shape)."""
-        return flat[self.start : self.stop].view(len(self.names), *self.shape)
+        return self.flat(flat).view(len(self.names), *self.shape)
+
+    def flat(self, flat: Tensor) -> Tensor:
+        """The same as one long row."""
+        return flat[self.start : self.stop]
+
+    def cut(self, parts: int) -> "list[Slice]":
+        """Cut into at most `parts` slices of whole parameters."""
+        size = math.prod(self.shape)
+        bounds = [len(self.names) * i // parts for i in range(parts + 1)]
+        return [
+            Slice(self.kind, self.shape, self.names[a:b], self.start + a * size, self.start + b * size)
+            for a, b in itertools.pairwise(bounds)
+            if a < b
+        ]
 
 
 class Weights:
@@ -39,6 +55,8 @@ class Weights:
     def __init__(self, model: Transformer, dtype: torch.dtype, workers: int) -> None:
         parameters = dict(model.named_parameters())
         self.slices = _slices(parameters)
+        self.shares = _shares(self.slices, workers)
+        """The slices, cut into pieces of about equal work, a list for each worker."""
         total = self.slices[-1].stop
         self.master = torch.zeros(total)
         for part in self.slices:
@@ -50,19 +68,27 @@ class Weights:
         self.gradient = torch.zeros(total)
         self.replicas = [self._bind(copy.deepcopy(model), gradient) for gradient in self._gradients]
 
-    def collect(self) -> Tensor:
-        """Add up the workers' gradients, in their order, into the float32 `gradient` and clear them."""
-        self.gradient.copy_(self._gradients[0])
-        for other in self._gradients[1:]:
-            self.gradient.add_(other)
-        for one in self._gradients:
-            one.zero_()
-        return self.gradient
+    def collect(self, pieces: Sequence[Slice]) -> float:
+        """Add up the workers' gradients of some pieces, in their order, into the float32 `gradient`, and clear them.
 
-    def publish(self) -> None:
-        """Make the masters' values those that the replicas compute with."""
+        The sum of the squares of what was collected comes back.
+        """
+        squares = 0.0
+        for piece in pieces:
+            total = piece.flat(self.gradient)
+            total.copy_(piece.flat(self._gradients[0]))
+            for other in self._gradients[1:]:
+                total.add_(piece.flat(other))
+            for one in self._gradients:
+                piece.flat(one).zero_()
+            squares += float(torch.linalg.vector_norm(total)) ** 2
+        return squares
+
+    def publish(self, pieces: Sequence[Slice]) -> None:
+        """Make the masters' values of some pieces those that the replicas compute with."""
         if self.compute is not self.master:
-            self.compute.copy_(self.master)
+            for piece in pieces:
+                piece.flat(self.compute).copy_(piece.flat(self.master))
 
     def full(self) -> Transformer:
         """Copy the model at the masters' full precision, without gradients."""
@@ -97,6 +123,15 @@ def _slices(parameters: dict[str, torch.nn.Parameter]) -> list[Slice]:
         slices.append(Slice(kind, shape, tuple(names), start, stop))
         start = math.ceil(stop / ALIGNMENT) * ALIGNMENT
     return slices
+
+
+def _shares(slices: Sequence[Slice], workers: int) -> list[list[Slice]]:
+    """Deal pieces out, the largest first, each to the worker with the least so far."""
+    shares: list[list[Slice]] = [[] for _ in range(workers)]
+    pieces = [piece for part in slices for piece in part.cut(workers)]
+    for piece in sorted(pieces, key=lambda piece: piece.start - piece.stop):
+        min(shares, key=lambda share: sum(p.stop - p.start for p in share)).append(piece)
+    return shares
 
 
 def _kind(name: str, parameter: Tensor) -> str:
