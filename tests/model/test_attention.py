@@ -1,7 +1,10 @@
+import pytest
 import torch
 from torch.nn import functional
 
+from yatsude.model import attention
 from yatsude.model.attention import attend, causal_mask
+from yatsude.model.transformer import document_mask
 
 
 class Cache:
@@ -29,6 +32,18 @@ def test_the_gradient_is_that_of_the_formula():
     mask[..., 0] = 0
     assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, mask, 0.3), qkv())
     assert torch.autograd.gradcheck(lambda q, k, v: attend(q, k, v, None, 0.3), qkv())
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
+def test_blocks_of_queries_change_nothing(monkeypatch, block):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
+    for mask in (None, document_mask(documents, torch.float64)):
+        assert torch.autograd.gradcheck(lambda q, k, v, mask=mask: attend(q, k, v, mask, 0.3), qkv(queries=6))
+        seen = causal_mask(6, 6, torch.zeros((), dtype=torch.float64)) if mask is None else mask[:, None]
+        query, key, value = qkv(queries=6)
+        expected = functional.scaled_dot_product_attention(query, key, value, seen, scale=0.3)
+        torch.testing.assert_close(attend(query, key, value, mask, 0.3), expected)
 
 
 def test_attend_equals_the_library():

@@ -6,9 +6,12 @@ import torch
 from yatsude.train.optimizer import Optimizer, orthogonalise
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Weights
+from yatsude.train.workers import Workers
 
 ADAMW = OptimizerSettings(muon=False, rate=2e-3, embedding_rate=5e-3, epsilon=1e-8, weight_decay=0.1, clip=1e9)
 MUON = dataclasses.replace(ADAMW, muon=True, muon_rate=1e-2, weight_decay=0.0)
+
+ONE = Workers(1)
 
 
 def gradients(weights, seed):
@@ -18,7 +21,7 @@ def gradients(weights, seed):
     for name, parameter in weights.replicas[0].named_parameters():
         parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
         out[name] = parameter.grad.clone()
-    weights.collect()
+    weights.collect(weights.slices)
     return out
 
 
@@ -47,7 +50,7 @@ def test_adamw_on_slices_equals_the_library(build):
             parameter.grad = grads[name]
         for group, peak in zip(theirs.param_groups, peaks, strict=True):
             group["lr"] = peak * share
-        ours.step(share, 0.0)
+        ours.step(share, 0.0, ONE)
         theirs.step()
     masters = weights.named(weights.master)
     for name, parameter in model.named_parameters():
@@ -60,7 +63,7 @@ def test_clipping_scales_a_long_gradient_to_the_limit(build):
     for norm, expected in ((10.0, 0.5), (0.4, 0.4)):
         gradients(weights, 0)
         weights.gradient.mul_(norm / weights.gradient.norm())
-        optimizer.step(1.0, norm)
+        optimizer.step(1.0, norm, ONE)
         assert weights.gradient.norm().item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -68,7 +71,7 @@ def test_an_update_is_published_in_the_precision_of_the_products(build):
     weights = Weights(build(), torch.bfloat16, 1)
     optimizer = Optimizer(MUON, weights)
     gradients(weights, 0)
-    optimizer.step(1.0, 0.0)
+    optimizer.step(1.0, 0.0, ONE)
     masters = weights.named(weights.master)
     for name, parameter in weights.replicas[0].named_parameters():
         assert torch.equal(parameter, masters[name].bfloat16())
@@ -102,7 +105,7 @@ def test_muon_moves_every_matrix_against_its_gradient_by_the_same_size(build):
     before = {name: value.clone() for name, value in weights.named(weights.master).items()}
     optimizer, kind = Optimizer(MUON, weights), kinds(weights)
     grads = gradients(weights, 0)
-    optimizer.step(1.0, 0.0)
+    optimizer.step(1.0, 0.0, ONE)
     after = weights.named(weights.master)
     for name in (name for name in kind if kind[name] == "matrix"):
         moved, grad = after[name] - before[name], grads[name]
@@ -123,13 +126,13 @@ def test_muon_decays_and_leaves_the_rest_to_adamw(build):
     other = Weights(build(), torch.float32, 1)
     for settings_of, w in ((settings, weights), (ADAMW, other)):
         gradients(w, 0)
-        Optimizer(settings_of, w).step(1.0, 0.0)
+        Optimizer(settings_of, w).step(1.0, 0.0, ONE)
     ours, adamw = weights.named(weights.master), other.named(other.master)
     for name in kind:
         assert torch.equal(ours[name], adamw[name]) == (kind[name] in ("vector", "embedding")), name
     weights.master.copy_(before)
     weights.gradient.zero_()
-    Optimizer(settings, weights).step(1.0, 0.0)
+    Optimizer(settings, weights).step(1.0, 0.0, ONE)
     name = "layers.0.self_attn.o_proj.weight"
     torch.testing.assert_close(weights.named(weights.master)[name], weights.named(before)[name] * (1 - 0.5 * 1e-2))
 
@@ -141,10 +144,24 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(build):
     for step in range(2):
         for w, o in ((straight, optimizer), (cut, first)):
             gradients(w, step)
-            o.step(0.5, 0.0)
+            o.step(0.5, 0.0, ONE)
     second = Optimizer(MUON, cut)
     second.restore({name: tensor.clone() for name, tensor in first.tensors().items()}, 2)
     for w, o in ((straight, optimizer), (cut, second)):
         gradients(w, 7)
-        o.step(0.5, 0.0)
+        o.step(0.5, 0.0, ONE)
     assert torch.equal(straight.master, cut.master)
+
+
+@pytest.mark.parametrize("settings", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_workers_share_the_update_and_change_nothing(build, settings):
+    masters = []
+    for count in (1, 3):
+        weights, workers = Weights(build(), torch.float32, count), Workers(count)
+        optimizer = Optimizer(dataclasses.replace(settings, clip=0.1), weights)
+        for step in range(3):
+            gradients(weights, step)
+            optimizer.step(1.0, float(weights.gradient.norm()), workers)
+        masters.append(weights.master)
+        workers.close()
+    torch.testing.assert_close(masters[0], masters[1], rtol=0, atol=2e-6 if settings is ADAMW else 2e-4)

@@ -25,6 +25,22 @@ def test_slices_hold_every_parameter_exactly_once(model):
     assert taken.sum() == sum(p.numel() for p in parameters.values())
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 50])
+def test_shares_hold_every_parameter_once_and_weigh_about_the_same(build, workers):
+    weights = Weights(build(num_hidden_layers=4), torch.float32, workers)
+    pieces = [piece for share in weights.shares for piece in share]
+    names = sorted(name for piece in pieces for name in piece.names)
+    assert names == sorted(name for part in weights.slices for name in part.names)
+    places = {name: view.data_ptr() for name, view in weights.named(weights.master).items()}
+    for piece in pieces:
+        views = zip(piece.of(weights.master), piece.names, strict=True)
+        assert all(view.data_ptr() == places[name] and view.shape == piece.shape for view, name in views)
+    sizes = [sum(piece.stop - piece.start for piece in share) for share in weights.shares]
+    largest = max(piece.stop - piece.start for piece in pieces)
+    assert len(sizes) == workers
+    assert max(sizes) - min(sizes) <= largest
+
+
 def test_kinds_follow_what_a_parameter_is(build):
     kinds = {name: part.kind for part in Weights(build(), torch.float32, 1).slices for name in part.names}
     assert kinds["embed_tokens.weight"] == kinds["lm_head.weight"] == "embedding"
@@ -41,7 +57,7 @@ def test_replicas_are_views_of_one_copy_with_gradients_of_their_own(model, dtype
     one, other = weights.replicas
     with torch.no_grad():
         weights.master.mul_(0.5)
-    weights.publish()
+    weights.publish(weights.slices)
     for name, parameter in one.named_parameters():
         assert parameter.dtype == dtype
         assert torch.equal(parameter, (before[name] * 0.5).to(dtype))
@@ -58,10 +74,12 @@ def test_collect_adds_the_workers_up_and_clears_them(model):
     for replica, part in zip(weights.replicas, parts, strict=True):
         for name, parameter in replica.named_parameters():
             parameter.grad += part[name]
-    total = weights.named(weights.collect())
+    squares = sum(weights.collect(pieces) for pieces in weights.shares)
+    assert squares == pytest.approx(float(weights.gradient.square().sum()), rel=1e-5)
+    total = weights.named(weights.gradient)
     for name in total:
         assert torch.equal(total[name], parts[0][name] + parts[1][name] + parts[2][name])
-    assert weights.collect().count_nonzero() == 0
+    assert weights.collect(weights.slices) == 0
 
 
 def test_the_full_model_has_the_masters_precision_and_lives_by_itself(model):

@@ -20,6 +20,10 @@ from yatsude.spec.config import ModelConfig
 __all__ = ["LatentAttention", "LatentCache", "attend"]
 
 
+BLOCK = 128
+"""Queries of one batched product on a CPU."""
+
+
 class LatentCache(Protocol):
     """What attention needs of a cache; `engine` owns the memory."""
 
@@ -81,8 +85,10 @@ class LatentAttention(nn.Module):
         heads = self.config.num_attention_heads
         key_value = self.kv_b_proj(latent).unflatten(-1, (heads, -1))
         key_nope, value = key_value.split((self.config.qk_nope_head_dim, self.config.v_head_dim), -1)
-        query = torch.cat((query_nope, query_rope), -1).transpose(1, 2)
-        key = torch.cat((key_nope, rope_key[:, :, None].expand(-1, -1, heads, -1)), -1).transpose(1, 2)
+        rope_key = rope_key[:, :, None].expand(-1, -1, heads, -1)
+        # transposed first: joining copies anyway, and the products want each head's tokens next to each other
+        query = torch.cat((query_nope.transpose(1, 2), query_rope.transpose(1, 2)), -1)
+        key = torch.cat((key_nope.transpose(1, 2), rope_key.transpose(1, 2)), -1)
         return attend(query, key, value.transpose(1, 2), mask, self.scale).transpose(1, 2)
 
     def _absorbed(
@@ -110,6 +116,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     """softmax(query · keyᵀ · scale + mask) · value.
 
     query (B, H, T, d), key (B, H, S, d), value (B, H, S, v), mask (B, T, S) additive, None: causal; out (B, H, T, v).
+    Where T = S the mask must be causal: on a CPU later keys are not even read.
     """
     if query.device.type == "cpu":
         if mask is None:
@@ -121,27 +128,43 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
 
 
 class _Attend(torch.autograd.Function):
-    """Attention as batched products that keep the weights: on a CPU twice as fast as the fused kernel."""
+    """Attention as batched products that keep the weights: on a CPU twice as fast as the fused kernel.
+
+    Queries are taken in blocks; with a query for every key, no block reads keys behind its own end.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
         batch, heads = query.shape[:2]
-        query = (query * scale).flatten(0, 1)
-        key, value = key.flatten(0, 1), value.flatten(0, 1)
-        scores = torch.bmm(query, key.transpose(1, 2))
-        scores.unflatten(0, (batch, heads)).add_(mask[:, None])
-        weights = torch.softmax(scores, -1)
-        ctx.save_for_backward(query, key, value, weights)
+        query, key, value = (part.flatten(0, 1) for part in (query * scale, key, value))
+        out = query.new_empty(*query.shape[:2], value.shape[2])
+        weights: list[Tensor] = []
+        for rows, seen in _blocks(query.shape[1], key.shape[1]):
+            scores = torch.bmm(query[:, rows], key[:, seen].mT)
+            scores.unflatten(0, (batch, heads)).add_(mask[:, None, rows, seen])
+            weights.append(torch.softmax(scores, -1))
+            out[:, rows] = torch.bmm(weights[-1], value[:, seen])
+        ctx.save_for_backward(query, key, value, *weights)
         ctx.scale, ctx.shape = scale, (batch, heads)
-        return torch.bmm(weights, value).unflatten(0, (batch, heads))
+        return out.unflatten(0, (batch, heads))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights = ctx.saved_tensors
+        query, key, value, *weights = ctx.saved_tensors
         grad = grads[0].flatten(0, 1)
-        grad_value = torch.bmm(weights.transpose(1, 2), grad)
-        grad_weights = torch.bmm(grad, value.transpose(1, 2))
-        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_query = torch.bmm(grad_scores, key).mul_(ctx.scale)
-        grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
-        return *(g.unflatten(0, ctx.shape) for g in (grad_query, grad_key, grad_value)), None, None
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for (rows, seen), block in zip(_blocks(query.shape[1], key.shape[1]), weights, strict=True):
+            grad_value[:, seen] += torch.bmm(block.mT, grad[:, rows])
+            grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype)
+            grad_query[:, rows] = torch.bmm(grad_scores, key[:, seen])
+            grad_key[:, seen] += torch.bmm(grad_scores.mT, query[:, rows])
+        return *(g.unflatten(0, ctx.shape) for g in (grad_query.mul_(ctx.scale), grad_key, grad_value)), None, None
+
+
+def _blocks(queries: int, keys: int) -> list[tuple[slice, slice]]:
+    """Cut the queries into blocks, each with the keys that it may see."""
+    if queries != keys:
+        return [(slice(0, queries), slice(0, keys))]
+    starts = range(0, queries, BLOCK)
+    return [(slice(start, start + BLOCK), slice(0, start + BLOCK)) for start in starts]  # a slice ends with its tensor

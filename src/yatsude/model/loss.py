@@ -50,15 +50,15 @@ class _CrossEntropy(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             hidden, targets = hidden_ND[part], targets_N[part]
             counted = targets != IGNORED
-            index = targets.clamp_min(0)[:, None]
+            own = torch.arange(len(targets), device=targets.device), targets.clamp_min(0)
             logits = functional.linear(hidden, head_VD)
             probabilities = torch.softmax(logits, -1)
-            loss = precision.wide(probabilities.gather(1, index))[:, 0].clamp_min(1e-30).log()
+            loss = precision.wide(probabilities[own]).clamp_min(1e-30).log()
             total -= (loss * counted).sum() * scale
-            probabilities.scatter_add_(1, index, -torch.ones_like(index, dtype=probabilities.dtype))
-            probabilities.mul_((counted * scale)[:, None].to(probabilities.dtype))
-            torch.mm(probabilities, head_VD, out=grad_hidden[part])
-            grad_head.addmm_(probabilities.T, hidden)
+            probabilities[own] -= 1  # from here on the gradient of the logits
+            factors = (counted * scale)[:, None].to(hidden.dtype)
+            torch.mm(probabilities, head_VD, out=grad_hidden[part]).mul_(factors)
+            grad_head.addmm_(probabilities.T, hidden * factors)
         ctx.save_for_backward(grad_hidden, grad_head)
         return total
 

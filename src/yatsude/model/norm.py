@@ -22,13 +22,14 @@ class RMSNorm(nn.Module):
         """Normalise `x`, shape (..., width); shape and dtype stay."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Normalise.apply(x, self.weight, self.eps)
-        return _scaled(x, self.eps)[0].to(x.dtype) * self.weight
+        return _normalised(x, self.eps)[0] * self.weight
 
 
-def _scaled(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Compute x / sqrt(mean(x²) + eps) in the dtype of x; with it comes the factor, (..., 1), at least float32."""
     x_wide = precision.wide(x)
-    inverse = torch.rsqrt(x_wide.square().mean(-1, keepdim=True) + eps)
-    return x_wide * inverse, inverse
+    inverse = torch.rsqrt(torch.linalg.vecdot(x_wide, x_wide)[..., None] / x.shape[-1] + eps)
+    return (x_wide * inverse).to(x.dtype), inverse
 
 
 class _Normalise(torch.autograd.Function):
@@ -36,17 +37,15 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scaled, inverse = _scaled(x, eps)
-        ctx.save_for_backward(x, weight, inverse)
-        return scaled.to(x.dtype) * weight
+        scaled, inverse = _normalised(x, eps)
+        ctx.save_for_backward(scaled, weight, inverse)
+        return scaled * weight
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, inverse = ctx.saved_tensors
-        scaled = precision.wide(x) * inverse
-        grad = precision.wide(grads[0])
-        grad_weight = (grad * scaled).flatten(0, -2).sum(0)
-        grad = grad * precision.wide(weight)
-        along = (grad * scaled).mean(-1, keepdim=True)
-        grad_x = grad.sub_(scaled.mul_(along)).mul_(inverse)
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+        scaled, weight, inverse = ctx.saved_tensors
+        scaled, grad, wide_weight = (precision.wide(t) for t in (scaled, grads[0], weight))
+        product = grad * scaled
+        along = (product @ wide_weight)[..., None] / weight.shape[0]
+        grad_x = (grad * wide_weight).addcmul_(scaled, along, value=-1).mul_(inverse)
+        return grad_x.to(grads[0].dtype), product.flatten(0, -2).sum(0).to(weight.dtype), None

@@ -35,16 +35,17 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, -1)
-        return functional.silu(gate).mul_(up)
+        opened = functional.silu(gate)
+        ctx.save_for_backward(gate_up, opened)
+        return opened * up
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
+        gate_up, opened = ctx.saved_tensors
         gate, up = gate_up.chunk(2, -1)
         grad = torch.empty_like(gate_up)
         grad_gate, grad_up = grad.chunk(2, -1)
-        torch.mul(grads[0], functional.silu(gate), out=grad_up)
+        torch.mul(grads[0], opened, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=grad_gate)
         return grad
