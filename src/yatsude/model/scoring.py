@@ -7,7 +7,8 @@ few is predicted from at least half a window of its own text.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,9 @@ from yatsude.shards import Shards
 
 __all__ = ["Score", "nats_of", "score"]
 
-ROWS = 16
+ROWS = 8
 Tokens = npt.NDArray[np.int64]
+Spread = Callable[[Callable[[Any], tuple[float, int]], Iterable[Any]], Iterable[tuple[float, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +40,14 @@ class Score:
 
 
 @torch.no_grad()
-def score(model: Transformer, shards: Shards, window: int, documents: int | None = None) -> Score:
-    """Score the first `documents` documents (none: all) of `shards`, reading at most `window` tokens at a time."""
-    nats, tokens = 0.0, 0
+def score(model: Transformer, shards: Shards, window: int, documents: int | None = None, spread: Spread = map) -> Score:
+    """Score the first `documents` documents (none: all) of `shards`, reading at most `window` tokens at a time.
+
+    `spread` applies a function to all batches, as `map` does: give it threads, and they share the work.
+    """
     pieces = itertools.chain.from_iterable(_pieces(d, window) for d in itertools.islice(shards.documents(), documents))
-    for inputs, targets, numbers in _batches(pieces, window):
-        more, counted = nats_of(model, inputs, targets, numbers)
-        nats, tokens = nats + more, tokens + counted
+    found = list(spread(lambda rows: nats_of(model, *rows), _batches(pieces, window)))
+    nats, tokens = math.fsum(nats for nats, _ in found), sum(tokens for _, tokens in found)
     return Score(nats / math.log(2), int(shards.characters[:documents].sum()), tokens)
 
 

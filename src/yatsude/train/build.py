@@ -78,7 +78,11 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         dtype=dtype,
         workers=workers,
         evaluate=functools.partial(
-            score, shards=held_out, window=settings.sequence_length, documents=settings.evaluation_documents
+            score,
+            shards=held_out,
+            window=settings.sequence_length,
+            documents=settings.evaluation_documents,
+            spread=workers.map,
         ),
         identity=identity_of(sections, tokens),
     )

@@ -163,7 +163,7 @@ class Loop:
         tensors, page = state.load(found)
         if page["identity"] != self.identity:
             raise CheckpointError(
-                f"{self.folder} holds a run with other settings or other text; give another --out, or --restart"
+                f"{self.folder} holds a run with other settings or other text; give another --run, or --restart"
             )
         self.weights.master.copy_(tensors["master"])
         self.weights.publish(self.weights.slices)
