@@ -156,7 +156,7 @@ def test_a_diverging_loss_keeps_the_last_good_checkpoint(tmp_path, loop_in, sett
 def test_another_identity_is_not_resumed(tmp_path, loop_in, settings):
     loop_in(tmp_path, dataclasses.replace(settings, steps=4)).run()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="holds a run with other settings or other text; give another --out"):
+    with pytest.raises(CheckpointError, match="holds a run with other settings or other text; give another --run"):
         loop_in(tmp_path, identity="another").run()
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

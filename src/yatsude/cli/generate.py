@@ -26,7 +26,8 @@ def command(
     engine = load(model or run / "train" / "model")
     sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = engine.tokenizer
-    print(prompt, end="", flush=True)
-    for delta in engine.stream([tokenizer.text, *tokenizer.encode(prompt)], sampling):
-        print(delta.text, end="", flush=True)
+    pieces = (delta.text for delta in engine.stream([tokenizer.text, *tokenizer.encode(prompt)], sampling))
+    print(prompt + next(pieces, ""), end="", flush=True)  # not before the prompt is known to fit
+    for piece in pieces:
+        print(piece, end="", flush=True)
     print()

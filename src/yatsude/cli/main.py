@@ -1,5 +1,6 @@
 """The command `yatsude`: one small file a verb; a room is imported when its verb runs."""
 
+import errno
 import functools
 import importlib
 from collections.abc import Callable
@@ -37,13 +38,18 @@ def main() -> None:
     application()()
 
 
-def _about(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Raise a Japanese mixture of experts at home; `yatsude run` does it all."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"yatsude {__version__}")
         raise typer.Exit
+
+
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Raise a Japanese mixture of experts at home; `yatsude run` does it all."""
 
 
 def _reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -63,10 +69,21 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
             if name not in EXTRAS:
                 raise
             raise _failure(f"the package {name} is missing; run: pip install 'yatsude[{EXTRAS[name]}]'") from None
+        except OSError as error:
+            raise _failure(_why(error)) from None
         except MemoryError:
             raise _failure("out of memory; choose a smaller model.preset or train.sequences_per_step") from None
 
     return run
+
+
+def _why(error: OSError) -> str:
+    """What the machine refused, in one line; what has no file and is no full disk is passed on as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk full; make room and run the same command again"
+    if error.filename is None:
+        raise error
+    return f"{error.filename}: {error.strerror}; check the path, and whether you may read and write there"
 
 
 def _failure(message: str) -> typer.Exit:

@@ -44,10 +44,12 @@ Model = Annotated[
 
 
 class Settings:
-    """A recipe with the settings of the command line laid over it."""
+    """A recipe with the settings of the command line laid over it; a mistake in any table is told at once."""
 
     def __init__(self, path: Path | None, sets: list[str] | None) -> None:
         self.tables = recipe.read(path, sets or ())
+        for name in SECTIONS:
+            self.of(name)  # or `yatsude run` would find a mistake in [serve] after all its minutes
 
     def of(self, name: str) -> Any:
         """Settings of one table, as the room that owns it defines them."""

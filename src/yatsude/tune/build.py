@@ -48,7 +48,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         dtype=dtype,
         workers=workers,
         evaluate=lambda replica: _score(replica, held_out),
-        identity=identity_of(sections, model),
+        identity=f"{identity_of(sections, model)}:{feed.digest()}",
     )
     recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
     trained = loop.run()

@@ -22,19 +22,20 @@ Conversation = list[dict[str, str]]
 SHORTEST = 8
 """Characters: a shorter sentence has no beginning and end worth telling apart."""
 LONGEST = 120
+HELD_OUT = 50
 
 
 def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: int) -> list[Conversation]:
     """Gather the conversations of all sources for one split, those made from pairs up to `limit`.
 
-    One in fifty of a user's own conversations is held out, by the hash of its content.
+    One in fifty of a user's own conversations is held out, by the hash of its content, and at least one of each file.
     """
     found: list[Conversation] = []
     for source in sources:
         if source == "pairs":
             found += _from_pairs(data_folder, split, limit)
         elif source.startswith("file:"):
-            found += [c for c in _from_file(Path(source.removeprefix("file:"))) if _split_of(c) == split]
+            found += _of_split(list(_from_file(Path(source.removeprefix("file:")))), split)
         else:
             raise RecipeError(f"tune.sources: '{source}' is unknown; expected 'pairs' or 'file:PATH'")
     if not found and split == "train":
@@ -97,11 +98,13 @@ def _from_file(path: Path) -> Iterator[Conversation]:
 
 def _checked(line: str, where: str) -> Conversation:
     try:
-        messages = json.loads(line)["messages"]
-        talk = [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
+        talk = [{"role": m["role"], "content": m["content"]} for m in json.loads(line)["messages"]]
+        "".join(value for message in talk for value in message.values()).encode()  # texts, and such as can be written
+    except UnicodeEncodeError:
+        raise DataError(f"{where} holds half of a surrogate pair; expected text that can be UTF-8") from None
     except (json.JSONDecodeError, KeyError, TypeError):
         raise DataError(
-            f'{where} is no conversation: expected {{"messages": [{{"role": …, "content": …}}, …]}}'
+            f'{where} is no conversation: expected {{"messages": [{{"role": …, "content": …}}, …]}}, all texts'
         ) from None
     unknown = [m["role"] for m in talk if m["role"] not in ROLES]
     if unknown or not any(m["role"] == "assistant" for m in talk):
@@ -110,6 +113,15 @@ def _checked(line: str, where: str) -> Conversation:
     return talk
 
 
-def _split_of(talk: Conversation) -> str:
+def _of_split(talks: list[Conversation], split: str) -> list[Conversation]:
+    """One part of a file's conversations; a file of one conversation is both, so that there is something to score."""
+    marks = [_mark(talk) for talk in talks]
+    out = [mark % HELD_OUT == 0 for mark in marks]
+    if not any(out):
+        out = [mark == min(marks) for mark in marks]
+    return talks if all(out) else [talk for talk, held in zip(talks, out, strict=True) if held == (split == "held_out")]
+
+
+def _mark(talk: Conversation) -> int:
     digest = hashlib.blake2b(json.dumps(talk, ensure_ascii=False).encode(), digest_size=8).digest()
-    return "held_out" if int.from_bytes(digest, "little") % 50 == 0 else "train"
+    return int.from_bytes(digest, "little")

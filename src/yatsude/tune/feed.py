@@ -1,5 +1,6 @@
 """Conversations as training rows: packed side by side, with a loss on the assistant's tokens only."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -43,6 +44,12 @@ class ChatFeed:
         for start in range(0, len(self.rows.inputs), rows):
             part = slice(start, start + rows)
             yield Batch(self.rows.inputs[part], self.rows.targets[part], self.rows.documents[part])
+
+    def digest(self) -> str:
+        """Hexadecimal BLAKE2 of all rows: other conversations are another run."""
+        content = hashlib.blake2b(self.rows.inputs.tobytes(), digest_size=16)
+        content.update(self.rows.targets.tobytes())
+        return content.hexdigest()
 
     def _rows(self, tokenizer: Tokenizer, talks: Iterable[Conversation]) -> Iterator[tuple[Tokens, Tokens, Tokens]]:
         row, fill = self._empty(tokenizer.pad), 0

@@ -61,6 +61,8 @@ def test_other_encodings_are_named_with_their_place(tmp_path):
         ("a.jsonl", b"[1]", r"line 1 has no object"),
         ("a.jsonl", b'{"text": 5}', r"'text' is 5; expected a string"),
         ("a.jsonl", b'{"text": "x", "english": 5}', r"'english' is 5"),
+        ("a.jsonl", rb'{"text": "\ud83d"}', r"line 1 holds half of a surrogate pair"),
+        ("a.jsonl", rb'{"text": "x", "english": "\udc00"}', r"line 1 holds half of a surrogate pair"),
         ("a.parquet", b"PAR1", r"not a readable Parquet file"),
         ("a.txt.gz", b"no gzip", r"cannot be decompressed"),
         ("a.txt.zst", b"no zstd", r"cannot be decompressed"),

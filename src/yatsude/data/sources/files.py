@@ -118,6 +118,10 @@ def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
         raise DataError(f"{place}: 'text' is {row['text']!r:.40}; expected a string")
     if not isinstance(row.get("english"), str | None):
         raise DataError(f"{place}: 'english' is {row['english']!r:.40}; expected a string or null")
+    try:
+        f"{row['text']}{row.get('english')}{row.get('id')}".encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{place} holds half of a surrogate pair; expected text that can be UTF-8") from None
     return row
 
 

@@ -1,0 +1,167 @@
+import json
+
+import pytest
+
+from yatsude.errors import DataError, RecipeError
+from yatsude.spec.tasks import TASKS
+from yatsude.tune.conversations import LONGEST, SHORTEST, conversations
+
+TRAIN = [(f"東京駅の前で、{n}番の友だちを待っています。", f"I wait for friend {n} at Tokyo.") for n in range(80)]
+HELD = [(f"大阪城の下を、{n}羽の鳥が飛んでいきました。", f"Bird {n} flew below Osaka castle.") for n in range(40)]
+
+
+@pytest.fixture
+def data(tmp_path, write_data):
+    return write_data(tmp_path / "data", TRAIN, HELD)
+
+
+def words(talks):
+    return "\n".join(message["content"] for talk in talks for message in talk)
+
+
+def test_tasks_come_from_their_own_split_alone(data):
+    train, held = (conversations(("pairs",), data, split, 1000) for split in ("train", "held_out"))
+    assert len(train) == 80
+    assert len(held) == 40
+    assert "大阪城" not in words(train)
+    assert "Osaka" not in words(train)
+    assert "東京駅" not in words(held)
+    assert "Tokyo" not in words(held)
+
+
+def test_every_task_is_made_in_the_words_of_the_page(data):
+    talks = conversations(("pairs",), data, "train", 1000)
+    japanese, english = dict(TRAIN), {e: j for j, e in TRAIN}
+    kinds = dict.fromkeys((*TASKS, "plain"), 0)
+    for question, answer in ((talk[0]["content"], talk[1]["content"]) for talk in talks):
+        instruction, _, rest = question.rpartition("\n")
+        kind = next((name for name, task in TASKS.items() if task.instruction == instruction), "plain")
+        kinds[kind] += 1
+        if kind == "to_japanese":
+            assert english[rest] == answer
+        elif kind == "to_english":
+            assert japanese[rest] == answer
+        else:
+            assert rest + answer in japanese
+    assert all(kinds[name] for name in ("to_japanese", "to_english", "continue", "plain"))
+
+
+def test_sentences_of_one_translation_rephrase_each_other(tmp_path, write_data):
+    rows = [("駅の前で友だちを待っています。", "I wait."), ("駅前で友人が来るのを待つ。", "I wait.")]
+    data = write_data(tmp_path / "data", rows, HELD)
+    talks = [talk for talk in conversations(("pairs",), data, "train", 9) if "言い換え" in talk[0]["content"]]
+    assert [(TASKS["rephrase"].prompt(rows[0][0]), rows[1][0])] == [tuple(m["content"] for m in t) for t in talks]
+
+
+def test_too_short_and_too_long_sentences_are_left_out_and_the_limit_holds(tmp_path, write_data):
+    rows = [("あ、" * (SHORTEST // 2 - 1), "Short."), ("は、" * LONGEST, "Long."), *TRAIN]
+    data = write_data(tmp_path / "data", rows, HELD)
+    talks = conversations(("pairs",), data, "train", 7)
+    assert len(talks) == 7
+    assert "Short." not in words(talks)
+    assert "Long." not in words(talks)
+
+
+def test_without_translations_texts_are_continued(tmp_path, write_data):
+    data = write_data(tmp_path / "data", [(text, None) for text, _ in TRAIN], HELD)
+    talks = conversations(("pairs",), data, "train", 1000)
+    assert len(talks) == 80
+    assert all(talk[0]["content"].rpartition("\n")[2] + talk[1]["content"] in dict(TRAIN) for talk in talks)
+
+
+def talk(number):
+    return [{"role": "user", "content": f"質問{number}"}, {"role": "assistant", "content": f"答え{number}"}]
+
+
+def write_talks(path, count):
+    lines = [json.dumps({"messages": talk(n)}, ensure_ascii=False) for n in range(count)]
+    path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    return f"file:{path}"
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+def test_own_conversations_are_split_and_none_is_lost_or_in_both(tmp_path, count):
+    source = write_talks(tmp_path / "own.jsonl", count)
+    train, held = (conversations((source,), tmp_path, split, 1) for split in ("train", "held_out"))
+    assert train
+    assert held
+    assert len(held) <= max(1, count // 25)
+    assert sorted(map(str, train + held)) == sorted(str(talk(n)) for n in range(count))
+
+
+def test_a_single_conversation_is_learned(tmp_path):
+    source = write_talks(tmp_path / "own.jsonl", 1)
+    assert conversations((source,), tmp_path, "train", 1) == [talk(0)]
+    assert conversations((source,), tmp_path, "held_out", 1) == [talk(0)]
+
+
+def test_several_sources_are_joined(data, tmp_path):
+    source = write_talks(tmp_path / "own.jsonl", 100)
+    talks = conversations(("pairs", source), data, "train", 1000)
+    assert "東京駅" in words(talks)
+    assert "質問" in words(talks)
+
+
+GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
+BAD = {
+    "no JSON": ("{", "is no conversation"),
+    "a list": ("[1]", "is no conversation"),
+    "a number": ("7", "is no conversation"),
+    "null": ("null", "is no conversation"),
+    "no messages": ('{"text": "a"}', "is no conversation"),
+    "messages is no list": ('{"messages": 3}', "is no conversation"),
+    "messages is null": ('{"messages": null}', "is no conversation"),
+    "messages is text": ('{"messages": "abc"}', "is no conversation"),
+    "a message is no object": ('{"messages": ["q"]}', "is no conversation"),
+    "no content": ('{"messages": [{"role": "assistant"}]}', "is no conversation"),
+    "no role": ('{"messages": [{"content": "a"}]}', "is no conversation"),
+    "content is null": ('{"messages": [{"role": "assistant", "content": null}]}', "is no conversation"),
+    "content is a list": ('{"messages": [{"role": "assistant", "content": ["a"]}]}', "is no conversation"),
+    "unknown role": ('{"messages": [{"role": "bot", "content": "a"}]}', "has role 'bot'"),
+    "no answer": ('{"messages": [{"role": "user", "content": "q"}]}', "has no message of the assistant"),
+    "empty": ('{"messages": []}', "has no message of the assistant"),
+    "half a surrogate pair": (
+        '{"messages": [{"role": "assistant", "content": "\\ud83d"}]}', "half of a surrogate pair",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "words"), BAD.values(), ids=BAD)
+def test_a_bad_line_is_one_line_that_names_file_and_place(tmp_path, line, words):
+    path = tmp_path / "own.jsonl"
+    path.write_text(f"{GOOD}\n\n{line}\n{GOOD}\n", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        conversations((f"file:{path}",), tmp_path, "train", 10)
+    assert f"{path} line 3" in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"messages": []}\n\x83\x65\x83X\x83g', "is not UTF-8"),
+        (b"", "no conversations in"),
+        (b"\n\n", "no conversations in"),
+        (None, "no conversations at"),
+    ],
+    ids=["not UTF-8", "empty", "empty lines", "missing"],
+)
+def test_a_bad_file_is_one_line(tmp_path, content, words):
+    path = tmp_path / "own.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as error:
+        conversations((f"file:{path}",), tmp_path, "train", 10)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_source_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"tune\.sources: 'pears' is unknown"):
+        conversations(("pears",), tmp_path, "train", 10)
+
+
+def test_a_folder_without_data_says_which_stage_writes_it(tmp_path):
+    with pytest.raises(DataError, match="yatsude data"):
+        conversations(("pairs",), tmp_path, "train", 10)
