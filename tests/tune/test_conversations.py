@@ -19,10 +19,19 @@ def words(talks):
     return "\n".join(message["content"] for talk in talks for message in talk)
 
 
+def turns(talks):
+    """Question and answer of every turn."""
+    return [
+        (question["content"], answer["content"])
+        for talk in talks
+        for question, answer in zip(talk[::2], talk[1::2], strict=True)
+    ]
+
+
 def test_tasks_come_from_their_own_split_alone(data):
     train, held = (conversations(("pairs",), data, split, 1000) for split in ("train", "held_out"))
-    assert len(train) == 80
-    assert len(held) == 40
+    assert len(turns(train)) == 80
+    assert len(turns(held)) == 40
     assert "大阪城" not in words(train)
     assert "Osaka" not in words(train)
     assert "東京駅" not in words(held)
@@ -33,7 +42,7 @@ def test_every_task_is_made_in_the_words_of_the_page(data):
     talks = conversations(("pairs",), data, "train", 1000)
     japanese, english = dict(TRAIN), {e: j for j, e in TRAIN}
     kinds = dict.fromkeys((*TASKS, "plain"), 0)
-    for question, answer in ((talk[0]["content"], talk[1]["content"]) for talk in talks):
+    for question, answer in turns(talks):
         instruction, _, rest = question.rpartition("\n")
         kind = next((name for name, task in TASKS.items() if task.instruction == instruction), "plain")
         kinds[kind] += 1
@@ -49,15 +58,15 @@ def test_every_task_is_made_in_the_words_of_the_page(data):
 def test_sentences_of_one_translation_rephrase_each_other(tmp_path, write_data):
     rows = [("駅の前で友だちを待っています。", "I wait."), ("駅前で友人が来るのを待つ。", "I wait.")]
     data = write_data(tmp_path / "data", rows, HELD)
-    talks = [talk for talk in conversations(("pairs",), data, "train", 9) if "言い換え" in talk[0]["content"]]
-    assert [(TASKS["rephrase"].prompt(rows[0][0]), rows[1][0])] == [tuple(m["content"] for m in t) for t in talks]
+    asked = [turn for turn in turns(conversations(("pairs",), data, "train", 9)) if "言い換え" in turn[0]]
+    assert asked == [(TASKS["rephrase"].prompt(rows[0][0]), rows[1][0])]
 
 
 def test_too_short_and_too_long_sentences_are_left_out_and_the_limit_holds(tmp_path, write_data):
     rows = [("あ、" * (SHORTEST // 2 - 1), "Short."), ("は、" * LONGEST, "Long."), *TRAIN]
     data = write_data(tmp_path / "data", rows, HELD)
     talks = conversations(("pairs",), data, "train", 7)
-    assert len(talks) == 7
+    assert len(turns(talks)) == 7
     assert "Short." not in words(talks)
     assert "Long." not in words(talks)
 
@@ -65,8 +74,14 @@ def test_too_short_and_too_long_sentences_are_left_out_and_the_limit_holds(tmp_p
 def test_without_translations_texts_are_continued(tmp_path, write_data):
     data = write_data(tmp_path / "data", [(text, None) for text, _ in TRAIN], HELD)
     talks = conversations(("pairs",), data, "train", 1000)
-    assert len(talks) == 80
-    assert all(talk[0]["content"].rpartition("\n")[2] + talk[1]["content"] in dict(TRAIN) for talk in talks)
+    assert len(turns(talks)) == 80
+    assert all(question.rpartition("\n")[2] + answer in dict(TRAIN) for question, answer in turns(talks))
+
+
+def test_conversations_have_one_to_three_turns(data):
+    talks = conversations(("pairs",), data, "train", 1000)
+    assert {len(talk) // 2 for talk in talks} == {1, 2, 3}
+    assert all([message["role"] for message in talk] == ["user", "assistant"] * (len(talk) // 2) for talk in talks)
 
 
 def talk(number):

@@ -22,6 +22,7 @@ Conversation = list[dict[str, str]]
 SHORTEST = 8
 """Characters: a shorter sentence has no beginning and end worth telling apart."""
 LONGEST = 120
+LONGEST_CHAIN = 3
 HELD_OUT = 50
 
 
@@ -56,13 +57,22 @@ def _from_pairs(data_folder: Path, split: str, limit: int) -> list[Conversation]
                 twins[english] = text
             made += _tasks(text, english, twin)
             if len(made) >= limit:
-                return made[:limit]
-    return made
+                return list(_chained(made[:limit]))
+    return list(_chained(made))
+
+
+def _chained(talks: Sequence[Conversation]) -> Iterator[Conversation]:
+    """Join neighbours to conversations of one to three turns: a later question is answered by its own words too."""
+    place = 0
+    while place < len(talks):
+        turns = 1 + _byte(talks[place][0]["content"]) % LONGEST_CHAIN
+        yield [message for talk in talks[place : place + turns] for message in talk]
+        place += turns
 
 
 def _tasks(text: str, english: str | None, twin: str | None) -> Iterator[Conversation]:
     """One task, or two where another sentence has the same translation."""
-    kind = hashlib.blake2b(text.encode(), digest_size=1).digest()[0] % 8
+    kind = _byte(text) % 10
     if twin and twin != text:
         yield _talk(TASKS["rephrase"].prompt(twin), text)
     if english and kind < 3:
@@ -72,6 +82,11 @@ def _tasks(text: str, english: str | None, twin: str | None) -> Iterator[Convers
     elif (cut := _middle(text)) is not None:
         beginning = text[:cut]
         yield _talk(TASKS["continue"].prompt(beginning) if kind < 7 else beginning, text[cut:])
+
+
+def _byte(text: str) -> int:
+    """A number from 0 to 255 that a text always gives."""
+    return hashlib.blake2b(text.encode(), digest_size=1).digest()[0]
 
 
 def _middle(text: str) -> int | None:
