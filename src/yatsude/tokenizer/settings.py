@@ -16,7 +16,7 @@ SMALLEST = 256 + len(SPECIAL_TOKENS)
 class TokenizerSettings:
     """Size and training text of a byte-level BPE."""
 
-    vocab_size: int = 8192
+    vocab_size: int = 16384
     """Number of tokens, special tokens and the 256 bytes included; a small corpus may give fewer."""
     min_frequency: int = 2
     """A pair of tokens seen less often than this is never merged."""

@@ -9,6 +9,8 @@ Shapes: V vocabulary, D hidden width, P counted pairs, C contexts of one step.
 """
 
 import dataclasses
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,9 +23,9 @@ from yatsude.progress import bar
 from yatsude.shards import Shards
 from yatsude.train.schedule import share
 
-__all__ = ["Pairs", "count_pairs", "fit", "start"]
+__all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 40
+EPOCHS = 30
 PARTS = 8
 RATE = 0.02
 BETAS = (0.9, 0.95)
@@ -84,6 +86,18 @@ def fit(pairs: Pairs, vocab: int, width: int, eps: float, seed: int) -> tuple[Te
     with torch.no_grad():
         embedding /= embedding.square().mean(-1, keepdim=True).sqrt()
     return embedding.detach(), head.detach()
+
+
+def seconds(vocab: int, width: int) -> float:
+    """Estimate from one step what `fit` takes on this machine, in seconds."""
+    one = np.ones(vocab)
+    pairs = Pairs(np.arange(vocab), one.astype(np.float32), np.arange(vocab + 1))
+    contexts = np.arange(math.ceil(vocab / PARTS))
+    embedding, head = torch.randn(vocab, width), torch.randn(vocab, width)
+    _gradients(pairs, contexts, embedding, head, 1e-6, 1.0)
+    begin = time.perf_counter()
+    _gradients(pairs, contexts, embedding, head, 1e-6, 1.0)
+    return EPOCHS * PARTS * (time.perf_counter() - begin)
 
 
 def start(model: Transformer, corpora: Sequence[tuple[Shards, float]], seed: int) -> None:

@@ -15,7 +15,7 @@ from yatsude.shards import Shards
 from yatsude.spec.counts import count
 from yatsude.spec.presets import LADDER
 from yatsude.spec.settings import ModelSettings, resolve
-from yatsude.train import precision
+from yatsude.train import bigram, precision
 from yatsude.train.build import train_workers
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
@@ -25,8 +25,9 @@ __all__ = ["Choice", "choose", "tokens_per_second"]
 
 TUNE_SHARE = 0.2
 """Of the minutes: enough to learn the form of an answer, short enough to leave the language its time."""
-TOKENS_PER_ACTIVE_PARAMETER = 0.6
-"""A model that sees fewer than this many tokens for each of its active parameters loses to the next smaller one."""
+TOKENS_PER_ACTIVE_PARAMETER = 0.2
+"""A model that sees fewer than this many tokens for each of its active parameters loses to the next smaller one. So few
+suffice because embedding and head, most of a small model, start fitted to the text."""
 STEPS = 1000
 """Rather this many steps of fewer sequences than fewer steps of more: early on, steps count."""
 SECONDS = 4.0
@@ -69,7 +70,8 @@ def choose(
         speed = measure(model, train, shards)
         reasons.append(f"model {model.preset}, as set by hand: {speed:,.0f} tokens/s")
     if "steps" not in fixed:
-        train = _steps(train, speed * seconds, fixed, reasons)
+        spent = _start_seconds(model, train, shards, reasons)
+        train = _steps(train, speed * max(seconds - spent, seconds / 4), fixed, reasons)
     tune_tokens = speed * 60 * minutes * TUNE_SHARE * MARGIN
     tune_steps = max(20, int(tune_tokens / (tune_sequences * train.sequence_length)))
     reasons.append(f"{tune_steps:,} steps of tuning: {TUNE_SHARE:.0%} of the {minutes:g} minutes")
@@ -127,6 +129,14 @@ def _preset(
     if best is None:
         raise AssertionError("the ladder of presets is empty")
     return best
+
+
+def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, reasons: list[str]) -> float:
+    if not train.bigram_start:
+        return 0.0
+    spent = bigram.seconds(shards.vocab_size, resolve(model, shards.vocab_size).hidden_size)
+    reasons.append(f"{spent:.0f} s of the time for the bigram start")
+    return spent
 
 
 def _steps(train: TrainSettings, tokens: float, fixed: frozenset[str], reasons: list[str]) -> TrainSettings:
