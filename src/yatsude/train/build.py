@@ -59,7 +59,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     sections = {"model": model, STAGE: settings}
-    dtype, reason = precision.choose(settings.precision)
+    dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")

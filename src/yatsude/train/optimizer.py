@@ -87,7 +87,7 @@ class Optimizer:
 
 
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
-    """Bring every singular value of each matrix (..., rows, columns) near 1, by Newton-Schulz steps in bf16."""
+    """Bring every singular value of each matrix near 1, shape (n, rows, columns), by Newton-Schulz steps in bf16."""
     x = matrices.bfloat16()
     wide = x.shape[-2] > x.shape[-1]
     if wide:

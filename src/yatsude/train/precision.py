@@ -1,10 +1,13 @@
 """Which precision the products run in: measured, not assumed."""
 
 import time
+from pathlib import Path
 
 import torch
 
-__all__ = ["choose"]
+from yatsude.files import new_file
+
+__all__ = ["choose", "settled"]
 
 ROWS, INNER, COLUMNS = 512, 512, 1024
 SECONDS = 0.15
@@ -21,6 +24,18 @@ def choose(wish: str) -> tuple[torch.dtype, str]:
         f"{name}: products run at {speed[torch.bfloat16]:.0f} GFLOP/s in bf16 and"
         f" {speed[torch.float32]:.0f} in fp32 on one core"
     )
+
+
+def settled(folder: Path, wish: str) -> tuple[torch.dtype, str]:
+    """Precision of the run in `folder`: chosen once and noted there, so that a resumed run computes as it began."""
+    note = folder / "precision.txt"
+    if wish == "auto" and note.is_file():
+        kept = note.read_text(encoding="utf-8").strip()
+        return (torch.bfloat16 if kept == "bf16" else torch.float32), f"{kept}, as this run began"
+    dtype, reason = choose(wish)
+    with new_file(note) as draft:
+        draft.write_text("bf16\n" if dtype is torch.bfloat16 else "fp32\n", encoding="utf-8")
+    return dtype, reason
 
 
 def _giga_flops(dtype: torch.dtype) -> float:

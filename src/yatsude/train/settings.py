@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from yatsude.errors import RecipeError
+
 __all__ = ["LoopSettings", "OptimizerSettings", "Precision", "TrainSettings"]
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -51,6 +53,25 @@ class LoopSettings:
     checkpoint_steps: int = 200
     keep_checkpoints: int = 2
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing can be trained."""
+        least = {
+            "steps": 1,
+            "sequence_length": 2,
+            "sequences_per_step": 1,
+            "workers": 0,
+            "evaluations": 0,
+            "evaluation_documents": 1,
+            "checkpoint_steps": 1,
+            "keep_checkpoints": 1,
+        }
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise RecipeError(f"{name} = {getattr(self, name)}: expected at least {value}")
+        for name in ("warmup", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"{name} = {getattr(self, name)}: expected a share from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
     if feed.too_long:
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
-    dtype, reason = precision.choose(settings.precision)
+    dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     workers = train_workers(settings.workers, settings.sequences_per_step)
     loop = Loop(
