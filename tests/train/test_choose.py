@@ -41,7 +41,7 @@ def pick(tokens):
             minutes,
             tokens,
             model or ModelSettings(),
-            train or TrainSettings(bigram_start=False, workers=2, bigram_start=False),
+            train or TrainSettings(workers=2, bigram_start=False),
             fixed=fixed,
             tune_sequences=8,
             measure=speed,
@@ -97,7 +97,7 @@ def test_a_preset_set_by_hand_stays(pick):
 
 
 def test_steps_and_batch_set_by_hand_stay(pick):
-    train = TrainSettings(steps=77, sequences_per_step=6, workers=2)
+    train = TrainSettings(steps=77, sequences_per_step=6, workers=2, bigram_start=False)
     assert pick(10, fixed=frozenset({"steps", "sequences_per_step"}), train=train).train == train
     kept = pick(1000, fixed=frozenset({"sequences_per_step"}), train=train).train
     assert kept.sequences_per_step == 6
@@ -106,7 +106,7 @@ def test_steps_and_batch_set_by_hand_stay(pick):
 
 def test_everything_else_is_as_the_recipe_says(pick):
     model = ModelSettings(rope_theta=5000.0)
-    train = TrainSettings(sequence_length=64, seed=9, workers=2)
+    train = TrainSettings(sequence_length=64, seed=9, workers=2, bigram_start=False)
     choice = pick(10, model=model, train=train)
     assert dataclasses.replace(choice.model, preset=model.preset) == model
     chosen = {"steps": train.steps, "sequences_per_step": train.sequences_per_step}
@@ -128,7 +128,7 @@ def test_speed_is_measured_on_the_text_and_leaves_nothing(tokens, tmp_path, monk
     monkeypatch.setattr(room, "SECONDS", 0.2)
     monkeypatch.setattr("yatsude.train.build.cores", lambda: 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    train = TrainSettings(sequence_length=32, sequences_per_step=2, workers=1, precision="fp32")
+    train = TrainSettings(sequence_length=32, sequences_per_step=2, workers=1, bigram_start=False, precision="fp32")
     text = shards.Shards(tokens / "train")
     assert room.tokens_per_second(ModelSettings(preset="pico"), train, text) > 10
     assert list(tmp_path.iterdir()) == []
