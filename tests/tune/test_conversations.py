@@ -3,8 +3,8 @@ import json
 import pytest
 
 from yatsude.errors import DataError, RecipeError
-from yatsude.spec.tasks import TASKS
-from yatsude.tune.conversations import LONGEST, SHORTEST, conversations
+from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS
+from yatsude.tune.conversations import conversations
 
 TRAIN = [(f"東京駅の前で、{n}番の友だちを待っています。", f"I wait for friend {n} at Tokyo.") for n in range(80)]
 HELD = [(f"大阪城の下を、{n}羽の鳥が飛んでいきました。", f"Bird {n} flew below Osaka castle.") for n in range(40)]

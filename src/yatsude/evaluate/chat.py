@@ -6,7 +6,6 @@ tokens occurs four times in one answer.
 
 import dataclasses
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +16,12 @@ from yatsude.errors import DataError
 from yatsude.evaluate.results import TOO_OFTEN, Answer, Chat
 from yatsude.evaluate.samples import spread
 from yatsude.evaluate.settings import EvaluateSettings
-from yatsude.spec.tasks import TASKS
+from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut
 from yatsude.text.scripts import japanese_share
 from yatsude.tokenizer.corpus import columns
 
 __all__ = ["Prompt", "ask", "judge", "prompts", "repeats"]
 
-SHORTEST, LONGEST = 8, 120
-"""Characters of the sentences asked about: those that conversations are made from."""
 GRAM = 4
 
 
@@ -43,7 +40,7 @@ def prompts(data_folder: Path, number: int) -> list[Prompt]:
         (text, english)
         for texts, translations in columns(data_folder, "held_out", ("text", "english"))
         for text, english in zip(texts, translations, strict=True)
-        if SHORTEST <= len(text) <= LONGEST and _middle(text) is not None
+        if SHORTEST <= len(text) <= LONGEST and cut(text) is not None
     ]
     pairs = [pair for pair in sentences if pair[1]]
     tasks = ["to_japanese", "to_english", "continue"] if len(pairs) >= number else ["continue"]
@@ -106,11 +103,5 @@ def _prompt(task: str, text: str, english: str | None) -> Prompt:
         return Prompt(task, TASKS[task].prompt(english or ""), text)
     if task == "to_english":
         return Prompt(task, TASKS[task].prompt(text), english or "")
-    cut = _middle(text) or len(text) // 2
-    return Prompt(task, TASKS[task].prompt(text[:cut]), text[cut:])
-
-
-def _middle(text: str) -> int | None:
-    """Where to cut a sentence: behind the comma or particle nearest to its middle."""
-    places = [match.end() for match in re.finditer("[、はがをにでと]", text) if 2 <= match.end() <= len(text) - 3]
-    return min(places, key=lambda place: abs(place - len(text) / 2)) if places else None
+    place = cut(text) or len(text) // 2
+    return Prompt(task, TASKS[task].prompt(text[:place]), text[place:])

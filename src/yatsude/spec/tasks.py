@@ -4,9 +4,13 @@ Tuning, evaluation and the chat page's buttons all use these words, so that a sm
 """
 
 import dataclasses
+import re
 from types import MappingProxyType
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["LONGEST", "SHORTEST", "TASKS", "Task", "cut"]
+
+SHORTEST, LONGEST = 8, 120
+"""Characters of a sentence that is asked about: a shorter one has no beginning and end worth telling apart."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,3 +42,13 @@ TASKS = MappingProxyType(
     }
 )
 """Name -> task. A message without an instruction is taken as the beginning of a text to continue."""
+
+
+def cut(text: str) -> int | None:
+    """Find where a sentence is cut in two: behind the comma or particle nearest to its middle; none if there is none.
+
+    >>> cut("昨日は、友達と会いました。")
+    7
+    """
+    places = [match.end() for match in re.finditer("[、はがをにでと]", text) if 2 <= match.end() <= len(text) - 3]
+    return min(places, key=lambda place: abs(place - len(text) / 2)) if places else None

@@ -22,6 +22,7 @@ from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.shards import Shards
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
@@ -64,15 +65,10 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
     workers = train_workers(settings.workers, settings.sequences_per_step)
-    fresh = Transformer(config)
-    initialise(fresh, settings.seed)
-    if settings.bigram_start and state.latest(folder / "checkpoints") is None:
-        english = tokens / ENGLISH
-        beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
-        bigram.start(fresh, [(shards, 1.0), *beside], settings.seed)
+    resumed = state.latest(folder / "checkpoints") is not None
     loop = Loop(
         settings,
-        fresh,
+        _fresh(config, settings, tokens, bigrams=settings.bigram_start and not resumed),
         feed,
         folder,
         dtype=dtype,
@@ -99,6 +95,17 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
     finish(trained, folder / "model", STAGE, tokens, figures, recipe.digest(sections))
     return summary
+
+
+def _fresh(config: ModelConfig, settings: TrainSettings, tokens: Path, *, bigrams: bool) -> Transformer:
+    """Make a model to begin with; a state that is resumed takes the place of what `bigrams` would fit."""
+    model = Transformer(config)
+    initialise(model, settings.seed)
+    if bigrams:
+        english = tokens / ENGLISH
+        beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
+        bigram.start(model, [(Shards(tokens / "train"), 1.0), *beside], settings.seed)
+    return model
 
 
 def identity_of(sections: Mapping[str, Any], source: Path) -> str:

@@ -7,21 +7,17 @@ A line of such a file:
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yatsude.errors import DataError, RecipeError
 from yatsude.spec.chat import ROLES
-from yatsude.spec.tasks import TASKS
+from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut
 from yatsude.tokenizer.corpus import columns
 
 __all__ = ["Conversation", "conversations"]
 
 Conversation = list[dict[str, str]]
-SHORTEST = 8
-"""Characters: a shorter sentence has no beginning and end worth telling apart."""
-LONGEST = 120
 LONGEST_CHAIN = 3
 HELD_OUT = 50
 
@@ -79,20 +75,14 @@ def _tasks(text: str, english: str | None, twin: str | None) -> Iterator[Convers
         yield _talk(TASKS["to_japanese"].prompt(english), text)
     elif english and kind < 5:
         yield _talk(TASKS["to_english"].prompt(text), english)
-    elif (cut := _middle(text)) is not None:
-        beginning = text[:cut]
-        yield _talk(TASKS["continue"].prompt(beginning) if kind < 7 else beginning, text[cut:])
+    elif (place := cut(text)) is not None:
+        beginning = text[:place]
+        yield _talk(TASKS["continue"].prompt(beginning) if kind < 7 else beginning, text[place:])
 
 
 def _byte(text: str) -> int:
     """A number from 0 to 255 that a text always gives."""
     return hashlib.blake2b(text.encode(), digest_size=1).digest()[0]
-
-
-def _middle(text: str) -> int | None:
-    """Where to cut a sentence: behind the comma or particle nearest to its middle."""
-    places = [match.end() for match in re.finditer("[、はがをにでと]", text) if 2 <= match.end() <= len(text) - 3]
-    return min(places, key=lambda place: abs(place - len(text) / 2)) if places else None
 
 
 def _talk(question: str, answer: str) -> Conversation:
