@@ -33,6 +33,13 @@ def test_auto_measures_and_says_what_it_found(folder, capsys):
     assert "tokens/s" in told
 
 
+def test_loading_leaves_gradients_as_they_were(folder):
+    load(folder, EngineSettings(device="cpu"))
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert (torch.ones(1, requires_grad=True) * 2).requires_grad
+
+
 @pytest.mark.parametrize(("fp32_s", "bf16_s", "chosen"), [(1.0, 0.5, "bf16"), (1.0, 0.99, "fp32"), (1.0, 2.0, "fp32")])
 def test_bf16_is_chosen_only_where_it_is_clearly_faster(make_model, monkeypatch, fp32_s, bf16_s, chosen):
     models = {"fp32": make_model(torch.float32), "bf16": make_model(torch.bfloat16)}

@@ -68,16 +68,20 @@ def step_seconds(model: Transformer, *, rows: int, steps: int = STEPS) -> Iterat
     """Seconds of one step that brings `rows` answers a token on: the median of 3, `steps` times."""
     context = min(model.config.max_position_embeddings, 64 + 3 * steps)
     runner = Runner(model, max_rows=rows, context=context, prefill_tokens=context)
-    with torch.inference_mode():
-        runner.forward([[0] * 8] * rows, 0)
-        runner.forward([[0]] * rows, 0)
-        for _ in range(steps):
-            times = []
-            for _ in range(3):
-                start = time.perf_counter()
-                model.logits(runner.forward([[0]] * rows, 0)).argmax(-1).tolist()
-                times.append(time.perf_counter() - start)
-            yield statistics.median(times)
+    _step(runner, [[0] * 8] * rows)
+    _step(runner, [[0]] * rows)
+    for _ in range(steps):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            _step(runner, [[0]] * rows)
+            times.append(time.perf_counter() - start)
+        yield statistics.median(times)
+
+
+@torch.inference_mode()  # here, not around a yield: two generators in turn would leave the mode on behind them
+def _step(runner: Runner, tokens: list[list[int]]) -> None:
+    runner.model.logits(runner.forward(tokens, 0)).argmax(-1).tolist()
 
 
 def _device(settings: EngineSettings) -> torch.device:
