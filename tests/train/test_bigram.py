@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from yatsude import shards
 from yatsude.shards import Shards
 from yatsude.train import bigram
+from yatsude.train.workers import Workers
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 6), max_size=9), min_size=1, max_size=9)
 
@@ -59,16 +60,23 @@ def opened(tokens):
     return Shards(tokens / "train")
 
 
-def test_the_fit_approaches_what_the_counts_allow(opened, build):
+@pytest.fixture
+def workers():
+    two = Workers(2)
+    yield two
+    two.close()
+
+
+def test_the_fit_approaches_what_the_counts_allow(opened, build, workers):
     model = build()
-    bigram.start(model, [(opened, 1.0)], seed=0)
+    bigram.start(model, [(opened, 1.0)], 0, torch.bfloat16, workers)
     least = entropy_of(opened)
     assert least < nats_of(model, opened) < least + 0.25 < math.log(64) - 1.5
 
 
-def test_the_layers_start_silent_and_the_embedding_has_unit_size(opened, build):
+def test_the_layers_start_silent_and_the_embedding_has_unit_size(opened, build, workers):
     model = build()
-    bigram.start(model, [(opened, 1.0)], seed=0)
+    bigram.start(model, [(opened, 1.0)], 0, torch.bfloat16, workers)
     ids = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = model.norm(model.embed_tokens(ids))
@@ -77,9 +85,10 @@ def test_the_layers_start_silent_and_the_embedding_has_unit_size(opened, build):
     torch.testing.assert_close(size, torch.ones(64), rtol=1e-4, atol=0)
 
 
-def test_the_same_seed_fits_the_same(opened):
+def test_the_same_seed_fits_the_same(opened, workers):
     pairs = bigram.count_pairs([(opened, 1.0)])
-    one, other, third = (bigram.fit(pairs, 64, 16, 1e-6, seed) for seed in (0, 0, 1))
+    settings = {"eps": 1e-6, "dtype": torch.bfloat16, "workers": workers}
+    one, other, third = (bigram.fit(pairs, (64, 16), seed, **settings) for seed in (0, 0, 1))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     assert not torch.equal(one[0], third[0])

@@ -22,10 +22,11 @@ from yatsude.model.transformer import Transformer
 from yatsude.progress import bar
 from yatsude.shards import Shards
 from yatsude.train.schedule import share
+from yatsude.train.workers import Workers
 
 __all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 30
+EPOCHS = 16
 PARTS = 8
 RATE = 0.02
 BETAS = (0.9, 0.95)
@@ -67,20 +68,30 @@ def count_pairs(corpora: Sequence[tuple[Shards, float]]) -> Pairs:
     return Pairs(code % size, total, np.searchsorted(code // size, np.arange(size + 1)))
 
 
-def fit(pairs: Pairs, vocab: int, width: int, eps: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Fit embedding (V, D), each row of root mean square 1, and head (V, D) to the counts by Adam."""
+def fit(
+    pairs: Pairs, shape: tuple[int, int], seed: int, *, eps: float, dtype: torch.dtype, workers: Workers
+) -> tuple[Tensor, Tensor]:
+    """Fit embedding, each row of root mean square 1, and head to the counts by Adam; `shape` is (V, D) of both.
+
+    `dtype` is that of the products.
+    """
     generator = np.random.default_rng(seed)
-    embedding = torch.from_numpy(generator.standard_normal((vocab, width), np.float32)).requires_grad_()
-    head = torch.zeros(vocab, width, requires_grad=True)
-    optimizer = torch.optim.Adam([embedding, head], lr=RATE, betas=BETAS, fused=True)
+    embedding = torch.from_numpy(generator.standard_normal(shape, np.float32)).requires_grad_()
+    head = torch.zeros(shape, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [head]}, {"params": [embedding]}], lr=RATE, betas=BETAS, fused=True)
+    rates = (RATE, RATE * PARTS)  # a row of the embedding is moved by one step in PARTS only
     total = float(pairs.counts_P.sum())
     steps = EPOCHS * PARTS
     with bar("bigram start", steps, "steps") as progress:
         for step in range(steps):
             if step % PARTS == 0:
-                parts = np.array_split(generator.permutation(vocab), PARTS)
-            optimizer.param_groups[0]["lr"] = RATE * share((step + 1) / steps, 10 / steps, 1.0)
-            nats = _gradients(pairs, parts[step % PARTS], embedding, head, eps, PARTS / total)
+                parts = np.array_split(generator.permutation(shape[0]), PARTS)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * share((step + 1) / steps, 10 / steps, 1.0)
+            batch = _Batch(
+                pairs=pairs, embedding=embedding.detach(), head=head.detach(), eps=eps, dtype=dtype, scale=PARTS / total
+            )
+            nats = batch.gradients(parts[step % PARTS], embedding, head, workers)
             optimizer.step()
             progress.advance(1, f"{nats:.3f} nats a token")
     with torch.no_grad():
@@ -88,22 +99,26 @@ def fit(pairs: Pairs, vocab: int, width: int, eps: float, seed: int) -> tuple[Te
     return embedding.detach(), head.detach()
 
 
-def seconds(vocab: int, width: int) -> float:
+def seconds(shape: tuple[int, int], dtype: torch.dtype, workers: Workers) -> float:
     """Estimate from one step what `fit` takes on this machine, in seconds."""
-    one = np.ones(vocab)
-    pairs = Pairs(np.arange(vocab), one.astype(np.float32), np.arange(vocab + 1))
+    vocab = shape[0]
+    pairs = Pairs(np.arange(vocab), np.ones(vocab, np.float32), np.arange(vocab + 1))
     contexts = np.arange(math.ceil(vocab / PARTS))
-    embedding, head = torch.randn(vocab, width), torch.randn(vocab, width)
-    _gradients(pairs, contexts, embedding, head, 1e-6, 1.0)
-    begin = time.perf_counter()
-    _gradients(pairs, contexts, embedding, head, 1e-6, 1.0)
+    embedding, head = torch.randn(shape), torch.randn(shape)
+    for _ in range(2):  # the first one is a warm-up
+        begin = time.perf_counter()
+        batch = _Batch(pairs=pairs, embedding=embedding, head=head, eps=1e-6, dtype=dtype, scale=1.0)
+        batch.gradients(contexts, embedding, head, workers)
     return EPOCHS * PARTS * (time.perf_counter() - begin)
 
 
-def start(model: Transformer, corpora: Sequence[tuple[Shards, float]], seed: int) -> None:
+def start(
+    model: Transformer, corpora: Sequence[tuple[Shards, float]], seed: int, dtype: torch.dtype, workers: Workers
+) -> None:
     """Give `model` fitted embedding and head, and silence the matrices that write to the residual stream."""
     config = model.config
-    embedding, head = fit(count_pairs(corpora), config.vocab_size, config.hidden_size, config.rms_norm_eps, seed)
+    shape = config.vocab_size, config.hidden_size
+    embedding, head = fit(count_pairs(corpora), shape, seed, eps=config.rms_norm_eps, dtype=dtype, workers=workers)
     with torch.no_grad():
         model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(head)
@@ -112,23 +127,41 @@ def start(model: Transformer, corpora: Sequence[tuple[Shards, float]], seed: int
                 weight.zero_()
 
 
-@torch.no_grad()
-def _gradients(
-    pairs: Pairs, contexts_C: npt.NDArray[np.int64], embedding: Tensor, head: Tensor, eps: float, scale: float
-) -> float:
-    """Set the gradients of the contexts' cross-entropy times `scale`; that cross-entropy comes back."""
-    rows, following, counts = pairs.of(contexts_C)
-    chosen = torch.from_numpy(contexts_C)
-    x = embedding[chosen]
-    inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    hidden = x * inverse
-    narrow, head_narrow = hidden.bfloat16(), head.bfloat16()
-    error = torch.softmax(narrow @ head_narrow.T, -1)
-    nats = -float((counts * error[rows, following].float().clamp_min(1e-30).log()).sum())
-    error *= torch.zeros(len(chosen)).index_add_(0, rows, counts)[:, None].bfloat16()
-    error.index_put_((rows, following), -counts.bfloat16(), accumulate=True)
-    head.grad = (error.T @ narrow).float() * scale
-    grad = (error @ head_narrow).float() * scale
-    embedding.grad = torch.zeros_like(embedding)
-    embedding.grad[chosen] = (grad - hidden * (grad * hidden).mean(-1, keepdim=True)) * inverse
-    return nats * scale
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """One step's tables, and what the workers make of them."""
+
+    pairs: Pairs
+    embedding: Tensor
+    head: Tensor
+    eps: float
+    dtype: torch.dtype
+    scale: float
+
+    @torch.no_grad()
+    def gradients(self, contexts: npt.NDArray[np.int64], embedding: Tensor, head: Tensor, workers: Workers) -> float:
+        """Set the gradients of the contexts' cross-entropy times `scale`; that cross-entropy comes back."""
+        narrow = self.head.to(self.dtype)
+        found = workers.map(lambda part: self._part(part, narrow), np.array_split(contexts, workers.count))
+        embedding.grad = torch.zeros_like(self.embedding)
+        for chosen, grad, _, _ in found:
+            embedding.grad[chosen] = grad
+        head.grad = torch.stack([grad for _, _, grad, _ in found]).sum(0)
+        return math.fsum(nats for *_, nats in found)
+
+    @torch.no_grad()
+    def _part(self, contexts_C: npt.NDArray[np.int64], head_VD: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Contexts, gradient of their embeddings, gradient of the head, and cross-entropy, all times `scale`."""
+        rows, following, counts = self.pairs.of(contexts_C)
+        chosen = torch.from_numpy(contexts_C)
+        x = self.embedding[chosen]
+        inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        hidden = x * inverse
+        narrow = hidden.to(self.dtype)
+        error = torch.softmax(narrow @ head_VD.T, -1)
+        nats = -float((counts * error[rows, following].float().clamp_min(1e-30).log()).sum())
+        error *= torch.zeros(len(chosen)).index_add_(0, rows, counts)[:, None].to(self.dtype)
+        error.index_put_((rows, following), -counts.to(self.dtype), accumulate=True)
+        grad = (error @ head_VD).float() * self.scale
+        grad = (grad - hidden * (grad * hidden).mean(-1, keepdim=True)) * inverse
+        return chosen, grad, (error.T @ narrow).float() * self.scale, nats * self.scale

@@ -22,7 +22,6 @@ from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.shards import Shards
-from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
@@ -65,10 +64,13 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
     workers = train_workers(settings.workers, settings.sequences_per_step)
-    resumed = state.latest(folder / "checkpoints") is not None
+    fresh = Transformer(config)
+    initialise(fresh, settings.seed)
+    if settings.bigram_start and state.latest(folder / "checkpoints") is None:
+        bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
     loop = Loop(
         settings,
-        _fresh(config, settings, tokens, bigrams=settings.bigram_start and not resumed),
+        fresh,
         feed,
         folder,
         dtype=dtype,
@@ -97,15 +99,11 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     return summary
 
 
-def _fresh(config: ModelConfig, settings: TrainSettings, tokens: Path, *, bigrams: bool) -> Transformer:
-    """Make a model to begin with; a state that is resumed takes the place of what `bigrams` would fit."""
-    model = Transformer(config)
-    initialise(model, settings.seed)
-    if bigrams:
-        english = tokens / ENGLISH
-        beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
-        bigram.start(model, [(Shards(tokens / "train"), 1.0), *beside], settings.seed)
-    return model
+def _corpora(tokens: Path) -> list[tuple[Shards, float]]:
+    """What the bigram start counts: the training text, and the translations beside it with less weight."""
+    english = tokens / ENGLISH
+    beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
+    return [(Shards(tokens / "train"), 1.0), *beside]
 
 
 def identity_of(sections: Mapping[str, Any], source: Path) -> str:

@@ -134,7 +134,10 @@ def _preset(
 def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, reasons: list[str]) -> float:
     if not train.bigram_start:
         return 0.0
-    spent = bigram.seconds(shards.vocab_size, resolve(model, shards.vocab_size).hidden_size)
+    shape = shards.vocab_size, resolve(model, shards.vocab_size).hidden_size
+    workers = train_workers(train.workers, train.sequences_per_step)
+    spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers)
+    workers.close()
     reasons.append(f"{spent:.0f} s of the time for the bigram start")
     return spent
 
