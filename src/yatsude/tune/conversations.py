@@ -122,7 +122,7 @@ def _of_split(talks: list[Conversation], split: str) -> list[Conversation]:
     """One part of a file's conversations; a file of one conversation is both, so that there is something to score."""
     marks = [_mark(talk) for talk in talks]
     out = [mark % HELD_OUT == 0 for mark in marks]
-    if not any(out):
+    if talks and not any(out):
         sizes = [sum(len(message["content"]) for message in talk) for talk in talks]
         shortest = min(zip(sizes, marks, strict=True))  # if any fits into a row, it does
         out = [key == shortest for key in zip(sizes, marks, strict=True)]
