@@ -5,7 +5,8 @@
 
 The text is that of a run folder (default: runs/quality, made from the default sources). The dense models have the
 mixture's shape with all layers dense: one as wide as what a token meets of the mixture (the active size), one as wide
-as all its experts together (the total size). Each contender gets its steps from its own measured speed.
+as all its experts together (the total size). Each contender gets its steps from its own measured speed;
+the bigram start is part of the minutes.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.build import build as build_tokenizer
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.build import build as train
-from yatsude.train.choose import MARGIN, tokens_per_second
+from yatsude.train.choose import TUNE_SHARE, choose
 from yatsude.train.settings import TrainSettings
 
 ORDERS = (3, 4, 5)
@@ -75,12 +76,18 @@ def _contend(
     name: str, model: ModelSettings, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], dict[str, float]]:
     run: Path = arguments.run
-    settings = TrainSettings(workers=arguments.threads, sequences_per_step=arguments.sequences)
+    settings = TrainSettings(workers=arguments.threads, evaluations=16)
     shards = Shards(run / "tokenizer" / "train")
-    speed = tokens_per_second(model, settings, shards)
-    per_step = settings.sequences_per_step * settings.sequence_length
-    steps = int(60 * arguments.minutes * MARGIN * speed / per_step)
-    settings = dataclasses.replace(settings, steps=steps, evaluations=16)
+    choice = choose(
+        arguments.minutes / (1 - TUNE_SHARE),  # all of the minutes are for training here
+        run / "tokenizer",
+        model,
+        settings,
+        fixed=frozenset({"preset"}),
+        tune_sequences=settings.sequences_per_step,
+    )
+    print("\n".join(choice.reasons), flush=True)
+    settings = choice.train
     folder = run / name.replace(", ", "-")
     summary = train(model, settings, run / "tokenizer", folder, restart=True)
     found = evaluate(
@@ -92,7 +99,6 @@ def _contend(
         "name": name,
         "total_m": counts.total / 1e6,
         "active_m": counts.active / 1e6,
-        "tokens_per_second": round(speed),
         "tokens": summary.tokens,
         "seconds": round(summary.seconds),
         "bits": found.bits_per_character,
@@ -106,7 +112,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="training time of each contender")
     parser.add_argument("--preset", default="micro")
     parser.add_argument("--threads", type=int, default=0, help="workers; 0: one a core")
-    parser.add_argument("--sequences", type=int, default=8, help="sequences of 256 tokens a step")
     parser.add_argument("--run", type=Path, default=Path("runs/quality"))
     parser.add_argument("--only", nargs="*", help="names of contenders")
     return parser.parse_args()
