@@ -26,7 +26,7 @@ from yatsude.train.workers import Workers
 
 __all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 30
+EPOCHS = 16
 PARTS = 8
 RATE = 0.02
 BETAS = (0.9, 0.95)
@@ -78,14 +78,16 @@ def fit(
     generator = np.random.default_rng(seed)
     embedding = torch.from_numpy(generator.standard_normal(shape, np.float32)).requires_grad_()
     head = torch.zeros(shape, requires_grad=True)
-    optimizer = torch.optim.Adam([embedding, head], lr=RATE, betas=BETAS, fused=True)
+    optimizer = torch.optim.Adam([{"params": [head]}, {"params": [embedding]}], lr=RATE, betas=BETAS, fused=True)
+    rates = (RATE, RATE * PARTS)  # a row of the embedding is moved by one step in PARTS only
     total = float(pairs.counts_P.sum())
     steps = EPOCHS * PARTS
     with bar("bigram start", steps, "steps") as progress:
         for step in range(steps):
             if step % PARTS == 0:
                 parts = np.array_split(generator.permutation(shape[0]), PARTS)
-            optimizer.param_groups[0]["lr"] = RATE * share((step + 1) / steps, 10 / steps, 1.0)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * share((step + 1) / steps, 10 / steps, 1.0)
             batch = _Batch(
                 pairs=pairs, embedding=embedding.detach(), head=head.detach(), eps=eps, dtype=dtype, scale=PARTS / total
             )

@@ -25,7 +25,7 @@ __all__ = ["Choice", "choose", "tokens_per_second"]
 
 TUNE_SHARE = 0.2
 """Of the minutes: enough to learn the form of an answer, short enough to leave the language its time."""
-TOKENS_PER_ACTIVE_PARAMETER = 0.15
+TOKENS_PER_ACTIVE_PARAMETER = 0.4
 """A model that sees fewer than this many tokens for each of its active parameters loses to the next smaller one. So few
 suffice because embedding and head, most of a small model, start fitted to the text."""
 STEPS = 1000
