@@ -110,7 +110,7 @@ def _contend(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="training time of each contender")
-    parser.add_argument("--preset", default="micro")
+    parser.add_argument("--preset", default="nano")
     parser.add_argument("--threads", type=int, default=0, help="workers; 0: one a core")
     parser.add_argument("--run", type=Path, default=Path("runs/quality"))
     parser.add_argument("--only", nargs="*", help="names of contenders")
