@@ -18,6 +18,15 @@ def test_a_signal_is_a_wish(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def usual():
+    """Ctrl-C as in a terminal: a shell starts what runs in its background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual")
 def test_a_second_ctrl_c_acts_at_once():
     with asked_to_stop() as event:
         os.kill(os.getpid(), signal.SIGINT)
