@@ -8,9 +8,11 @@ import pytest
 from yatsude import manifest
 from yatsude.data import catalogue, reading
 from yatsude.data.build import build
-from yatsude.data.documents import documents
+from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, documents
 from yatsude.data.settings import DataSettings
 from yatsude.errors import DataError, NetworkError
+
+SPLITS = (TRAIN, VALIDATION, HELD_OUT)
 
 
 @pytest.fixture
@@ -25,21 +27,36 @@ def own(tmp_path):
 
 
 def settings(tmp_path, *sources, **more):
-    return DataSettings(sources=sources, cache=str(tmp_path / "cache"), held_out_fraction=0.05, **more)
+    return DataSettings(
+        sources=sources, cache=str(tmp_path / "cache"), validation_fraction=0.1, held_out_fraction=0.05, **more
+    )
 
 
 def test_every_document_is_accounted_for(own, tmp_path):
     summary = build(settings(tmp_path, own), tmp_path / "out")
-    train, held = (list(documents(tmp_path / "out", split)) for split in ("train", "held_out"))
+    parts = {split: list(documents(tmp_path / "out", split)) for split in SPLITS}
     page = manifest.read(tmp_path / "out", "data")
-    assert (summary.train_documents, summary.held_out_documents) == (len(train), len(held)) == (285, 15)
+    assert [len(rows) for rows in parts.values()] == [255, 30, 15]
+    assert (summary.train_documents, summary.validation_documents, summary.held_out_documents) == (255, 30, 15)
     assert page.counts["documents_in"] == 303 == page.counts["documents"] + 3
     assert summary.sources[0].dropped == {"duplicate": 1, "too_short": 1, "not_japanese": 1}
-    assert page.counts["train.characters"] == sum(len(row.text) for row in train)
+    for split, rows in parts.items():
+        assert page.counts[f"{split}.documents"] == len(rows)
+        assert page.counts[f"{split}.characters"] == sum(len(row.text) for row in rows)
     assert page.licences[0].licence == "owner's own"
-    assert set(page.files) == {"train/part-00000.parquet", "held_out/part-00000.parquet", "recipe.toml"}
+    assert set(page.files) == {*(f"{split}/part-00000.parquet" for split in SPLITS), "recipe.toml"}
     manifest.check(tmp_path / "out", page)
-    assert not {row.text for row in train} & {row.text for row in held}
+    assert len({row.text for rows in parts.values() for row in rows}) == 300
+
+
+def test_two_texts_are_enough_and_what_they_are_used_for_is_said(tmp_path, capsys):
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"text": "これは一つ目の文です。"}\n{"text": "そして別の話がここにある。"}\n', encoding="utf-8")
+    build(settings(tmp_path, f"file:{path}"), tmp_path / "out")
+    train, validation, held_out = (list(documents(tmp_path / "out", split)) for split in SPLITS)
+    assert len(train) == 1
+    assert validation == held_out != train
+    assert "validation is the held-out text itself" in capsys.readouterr().err
 
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_another_order(own, tmp_path):

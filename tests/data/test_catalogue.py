@@ -29,7 +29,14 @@ def test_unknown_names(name, hint):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"sources": ()}, {"held_out_fraction": 0.0}, {"twin_similarity": 0.1}, {"min_characters": 5, "max_characters": 4}],
+    [
+        {"sources": ()},
+        {"held_out_fraction": 0.0},
+        {"validation_fraction": 0.6},
+        {"validation_fraction": 0.5, "held_out_fraction": 0.5},
+        {"twin_similarity": 0.1},
+        {"min_characters": 5, "max_characters": 4},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(RecipeError, match=next(iter(wrong))):

@@ -17,5 +17,8 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
     for source in summary.sources:
         dropped = sum(source.dropped.values())
         say(f"{source.name}: {source.documents:,} documents, {source.characters:,} characters, {dropped:,} dropped")
-    say(f"{summary.train_characters:,} characters to train on, {summary.held_out_characters:,} held out")
+    say(
+        f"{summary.train_characters:,} characters to train on, {summary.validation_characters:,} for validation,"
+        f" {summary.held_out_characters:,} held out"
+    )
     say(f"next: yatsude tokenizer --run {run}")

@@ -1,6 +1,6 @@
 """The data stage: from named sources to a folder of documents with a manifest.
 
-    fetch ─▶ read ─▶ clean ─▶ find near-twins ─▶ hold out whole clusters ─▶ shuffle ─▶ Parquet
+    fetch ─▶ read ─▶ clean ─▶ find near-twins ─▶ set whole clusters aside ─▶ shuffle ─▶ Parquet
 
 All documents are held in memory, about 1 GB for each 12 million characters.
 """
@@ -17,9 +17,9 @@ from yatsude import manifest, recipe
 from yatsude.data import cache, reading
 from yatsude.data.catalogue import Source, find
 from yatsude.data.clean import clean
-from yatsude.data.documents import HELD_OUT, TRAIN, Document, write
+from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, Document, write
 from yatsude.data.settings import DataSettings
-from yatsude.data.split import held_out
+from yatsude.data.split import set_aside
 from yatsude.data.twins import clusters
 from yatsude.errors import DataError, MachineError, NetworkError
 from yatsude.files import new_folder
@@ -49,6 +49,8 @@ class Summary:
     """Optional sources that could not be had, and why."""
     train_documents: int
     train_characters: int
+    validation_documents: int
+    validation_characters: int
     held_out_documents: int
     held_out_characters: int
     twin_share: float
@@ -68,28 +70,36 @@ def build(settings: DataSettings, folder: Path) -> Summary:
         raise DataError(f"no documents left of {', '.join(settings.sources)}: {_story(counts, skipped)}")
     say(f"looking for near-twins among {len(texts):,} documents")
     labels = clusters([document.text for document in texts], settings.twin_similarity)
-    out = held_out(texts, labels, settings.held_out_fraction, settings.seed)
+    validation, held_out = set_aside(
+        texts,
+        labels,
+        validation=settings.validation_fraction,
+        held_out=settings.held_out_fraction,
+        seed=settings.seed,
+    )
+    if (validation & held_out).any():
+        say("too few different texts for three parts: validation is the held-out text itself")
     order = np.random.default_rng(settings.seed).permutation(len(texts))
-    train = [texts[i] for i in order if not out[i]]
-    held = [texts[i] for i in order if out[i]]
-    if not train:
-        raise DataError(f"all {len(texts)} documents would be held out; add texts or lower data.held_out_fraction")
+    masks = {TRAIN: ~(validation | held_out), VALIDATION: validation, HELD_OUT: held_out}
+    parts = {name: [texts[i] for i in order if mask[i]] for name, mask in masks.items()}
     summary = Summary(
         folder=folder,
         sources=counts,
         skipped=skipped,
-        train_documents=len(train),
-        train_characters=_characters(train),
-        held_out_documents=len(held),
-        held_out_characters=_characters(held),
+        train_documents=len(parts[TRAIN]),
+        train_characters=_characters(parts[TRAIN]),
+        validation_documents=len(parts[VALIDATION]),
+        validation_characters=_characters(parts[VALIDATION]),
+        held_out_documents=len(parts[HELD_OUT]),
+        held_out_characters=_characters(parts[HELD_OUT]),
         twin_share=round(float(np.mean(np.bincount(labels)[labels] > 1)), 4),
         seconds=round(time.monotonic() - start, 1),
     )
     pages = [reading.licence(s, cache.folder(settings.cache, _safe(s))) for s in sources if s.name not in skipped]
     with new_folder(folder) as draft:
-        with bar("writing documents", len(texts), "documents") as moving:
-            write(draft / TRAIN / "part-00000.parquet", _counted(train, moving))
-            write(draft / HELD_OUT / "part-00000.parquet", _counted(held, moving))
+        with bar("writing documents", sum(map(len, parts.values())), "documents") as moving:
+            for name, part in parts.items():
+                write(draft / name / "part-00000.parquet", _counted(part, moving))
         digest = recipe.write(draft / "recipe.toml", {"data": settings})
         manifest.write(draft, "data", licences=pages, counts=_numbers(summary), recipe_sha256=digest)
     return dataclasses.replace(summary, seconds=round(time.monotonic() - start, 1))
@@ -147,6 +157,8 @@ def _numbers(summary: Summary) -> dict[str, int | float | str]:
         "characters": sum(source.characters for source in summary.sources),
         "train.documents": summary.train_documents,
         "train.characters": summary.train_characters,
+        "validation.documents": summary.validation_documents,
+        "validation.characters": summary.validation_characters,
         "held_out.documents": summary.held_out_documents,
         "held_out.characters": summary.held_out_characters,
         "twin_share": summary.twin_share,

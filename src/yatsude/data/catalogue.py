@@ -17,7 +17,7 @@ class Source:
     kind: str
     """Which reader of `data/sources/` fetches and reads it."""
     domain: str
-    """What kind of text it is, such as "dialogue"; the held-out split and reports go by it."""
+    """What kind of text it is, such as "dialogue"; the split and reports go by it."""
     licence: str
     attribution: str
     url: str = ""

@@ -1,6 +1,7 @@
 """A document, and the Parquet files that hold a split of them.
 
-    FOLDER/train/part-00000.parquet     columns id, text, source, domain, english
+    FOLDER/train/part-00000.parquet        columns id, text, source, domain, english
+    FOLDER/validation/part-00000.parquet
     FOLDER/held_out/part-00000.parquet
 
 `english` is null where a source has no translation.
@@ -16,9 +17,9 @@ import pyarrow.parquet as pq
 
 from yatsude.errors import DataError
 
-__all__ = ["HELD_OUT", "TRAIN", "Document", "documents", "write"]
+__all__ = ["HELD_OUT", "TRAIN", "VALIDATION", "Document", "documents", "write"]
 
-TRAIN, HELD_OUT = "train", "held_out"
+TRAIN, VALIDATION, HELD_OUT = "train", "validation", "held_out"
 ROWS = 8192
 SCHEMA = pa.schema(
     [
@@ -54,7 +55,7 @@ def write(path: Path, texts: Iterable[Document]) -> None:
 
 
 def documents(folder: Path, split: str) -> Iterator[Document]:
-    """Documents of a split ("train" or "held_out") of what 'yatsude data' wrote, in the order they were written."""
+    """Documents of a split ("train", "validation" or "held_out") of a data folder, in the order they were written."""
     parts = sorted((folder / split).glob("part-*.parquet"))
     if not parts:
         raise DataError(f"no {split} documents in {folder}: expected {split}/part-00000.parquet; run 'yatsude data'")

@@ -16,21 +16,28 @@ class DataSettings:
     `hf:OWNER/NAME[:SPLIT]` (a Parquet data set of the Hugging Face hub)."""
     cache: str = "~/.cache/yatsude"
     """Where downloads are kept; with them there, the stage needs no network."""
+    validation_fraction: float = 0.02
+    """Share of the characters of each domain that is scored during training, and that settings may be chosen by."""
     held_out_fraction: float = 0.02
-    """Share of the characters of each domain that training never sees."""
+    """Share of the characters of each domain that only the evaluation sees."""
     twin_similarity: float = 0.5
-    """Texts whose sets of character 3-grams have at least this Jaccard similarity stay on one side of the split."""
+    """Texts whose sets of character 3-grams have at least this Jaccard similarity stay in one part of the split."""
     min_characters: int = 4
     max_characters: int = 1_000_000
     seed: int = 0
-    """Decides which texts are held out, and the order of the training texts."""
+    """Decides which texts are set aside, and the order of the texts."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, with the value."""
         if not self.sources:
             raise RecipeError("data.sources is empty; name at least one, such as 'tatoeba-ja' or 'file:texts/'")
-        if not 0 < self.held_out_fraction <= 0.5:
-            raise RecipeError(f"data.held_out_fraction = {self.held_out_fraction}: expected more than 0, at most 0.5")
+        for name in ("validation_fraction", "held_out_fraction"):
+            if not 0 < getattr(self, name) <= 0.5:
+                raise RecipeError(f"data.{name} = {getattr(self, name)}: expected more than 0, at most 0.5")
+        if self.validation_fraction + self.held_out_fraction >= 1:
+            raise RecipeError(
+                "data.validation_fraction and held_out_fraction are 0.5 each: nothing is left to train on"
+            )
         if not 0.3 <= self.twin_similarity <= 1:
             raise RecipeError(f"data.twin_similarity = {self.twin_similarity}: expected 0.3 to 1")
         if not 1 <= self.min_characters <= self.max_characters:
