@@ -29,7 +29,8 @@ def write_split(folder, rows):
 def data(tmp_path):
     folder = tmp_path / "data"
     write_split(folder / "train", ROWS)
-    write_split(folder / "held_out", [("最後の文です。", "sentences", None), ("", "manuals", None)])
+    write_split(folder / "validation", [("最後の文です。", "sentences", None), ("", "manuals", None)])
+    write_split(folder / "held_out", [("まだ誰も見ていない文。", "sentences", None)])
     licence = manifest.Licence(source="mine", licence="CC0-1.0", attribution="nobody")
     manifest.write(folder, "data", licences=[licence])
     return folder
@@ -57,11 +58,19 @@ def test_manifest_carries_licences_and_figures(data, tmp_path):
     page = manifest.read(out, "tokenizer")
     manifest.check(out, page)
     assert [licence.source for licence in page.licences] == ["mine"]
-    assert {*FILES, "recipe.toml", "train/tokens-00000.bin", "held_out/domains.npy"} <= page.files.keys()
+    assert {
+        *FILES,
+        "recipe.toml",
+        "train/tokens-00000.bin",
+        "validation/domains.npy",
+        "held_out/domains.npy",
+    } <= page.files.keys()
     tokens = len(Tokenizer.load(out).encode("最後の文です。"))
     assert summary.characters_per_token == pytest.approx(7 / tokens)
     assert page.counts["characters_per_token.sentences"] == pytest.approx(7 / tokens, abs=1e-4)
-    assert page.counts["held_out_documents"] == 2
+    assert (page.counts["validation_documents"], page.counts["held_out_documents"]) == (2, 1)
+    for split, count in (("validation", summary.validation_tokens), ("held_out", summary.held_out_tokens)):
+        assert page.counts[f"{split}_tokens"] == count == shards.Shards(out / split).tokens
 
 
 def test_english_is_learned_but_not_packed(data, tmp_path):
@@ -81,14 +90,17 @@ def test_sample_takes_an_even_share(data):
     assert list(corpus.sample(data, "absent", 100)) == []
 
 
-def test_a_failed_build_leaves_the_old_folder(data, tmp_path):
+@pytest.mark.parametrize("split", corpus.SPLITS)
+def test_a_folder_without_one_of_the_splits_is_refused_at_once_and_leaves_the_old(data, tmp_path, capsys, split):
     out = tmp_path / "tokenizer"
     build(SETTINGS, data, out)
     before = (out / "manifest.json").read_bytes()
-    for file in (data / "held_out").iterdir():
+    for file in (data / split).iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"no Parquet files in .*held_out; run 'yatsude data'"):
+    capsys.readouterr()
+    with pytest.raises(DataError, match=rf"no Parquet files in .*{split}; run 'yatsude data' again"):
         build(SETTINGS, data, out)
+    assert capsys.readouterr().err == ""
     assert (out / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tokenizer"]
 

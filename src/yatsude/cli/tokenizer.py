@@ -14,5 +14,8 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
     from yatsude.tokenizer.build import build  # noqa: PLC0415
 
     summary = build(settings.of("tokenizer"), run / "data", run / "tokenizer")
-    say(f"{summary.train_tokens:,} tokens to train on, {summary.held_out_tokens:,} held out")
+    say(
+        f"{summary.train_tokens:,} tokens to train on, {summary.validation_tokens:,} for validation,"
+        f" {summary.held_out_tokens:,} held out"
+    )
     say(f"next: yatsude train --run {run}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from yatsude import manifest, recipe
 from yatsude.files import new_folder
 from yatsude.progress import say
-from yatsude.tokenizer.corpus import sample
+from yatsude.tokenizer.corpus import check, sample
 from yatsude.tokenizer.pack import ENGLISH, Tally, pack, pack_english
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.tokenizer.tokenizer import Tokenizer
@@ -25,9 +25,10 @@ class Summary:
 
     vocab_size: int
     train_tokens: int
+    validation_tokens: int
     held_out_tokens: int
     characters_per_token: float
-    """On held-out text."""
+    """On validation text: a vocabulary may be chosen by it."""
     characters_per_token_by_domain: dict[str, float]
     training_seconds: float
     packing_seconds: float
@@ -36,6 +37,7 @@ class Summary:
 def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summary:
     """Train a tokenizer on the output of `yatsude data` and pack that text; `folder` appears whole or not at all."""
     manifest.read(data_folder, "data")
+    check(data_folder)
     with new_folder(folder) as draft:
         start = time.perf_counter()
         tokenizer = _learn(settings, data_folder)
@@ -48,7 +50,7 @@ def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summa
         summary = _summary(tokenizer, tallies, learned - start, packed - learned)
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
         manifest.write(draft, STAGE, inputs=[data_folder], counts=_counts(summary, tallies), recipe_sha256=digest)
-    say(f"held-out text: {summary.characters_per_token:.2f} characters a token")
+    say(f"validation text: {summary.characters_per_token:.2f} characters a token")
     return summary
 
 
@@ -61,13 +63,14 @@ def _learn(settings: TokenizerSettings, data_folder: Path) -> Tokenizer:
 
 
 def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally], training: float, packing: float) -> Summary:
-    held_out = tallies["held_out"]
+    validation = tallies["validation"]
     return Summary(
         vocab_size=tokenizer.vocab_size,
         train_tokens=tallies["train"].stored,
-        held_out_tokens=held_out.stored,
-        characters_per_token=held_out.characters_per_token(),
-        characters_per_token_by_domain={name: held_out.characters_per_token(name) for name in held_out.characters},
+        validation_tokens=validation.stored,
+        held_out_tokens=tallies["held_out"].stored,
+        characters_per_token=validation.characters_per_token(),
+        characters_per_token_by_domain={name: validation.characters_per_token(name) for name in validation.characters},
         training_seconds=training,
         packing_seconds=packing,
     )
@@ -78,6 +81,7 @@ def _counts(summary: Summary, tallies: dict[str, Tally]) -> dict[str, int | floa
         "vocab_size": summary.vocab_size,
         "characters_per_token": round(summary.characters_per_token, 4),
         "train_tokens": summary.train_tokens,
+        "validation_tokens": summary.validation_tokens,
         "held_out_tokens": summary.held_out_tokens,
     }
     for split, tally in tallies.items():

@@ -1,4 +1,4 @@
-"""The data room's Parquet, read as it lies on disk: `train/*.parquet` and `held_out/*.parquet`.
+"""The data room's Parquet, read as it lies on disk: `train/`, `validation/` and `held_out/`, each `*.parquet`.
 
 Columns used: text, domain, and english where a source has translations (null where a text has none).
 """
@@ -10,10 +10,16 @@ from typing import Any
 
 from yatsude.errors import DataError
 
-__all__ = ["SPLITS", "columns", "count", "sample"]
+__all__ = ["SPLITS", "check", "columns", "count", "sample"]
 
-SPLITS = ("train", "held_out")
+SPLITS = ("train", "validation", "held_out")
 BATCH_ROWS = 2048
+
+
+def check(data_folder: Path) -> None:
+    """Raise DataError if a split is missing, as in a folder of an earlier version, before time is spent on another."""
+    for split in SPLITS:
+        _files(data_folder, split)
 
 
 def columns(data_folder: Path, split: str, names: tuple[str, ...]) -> Iterator[tuple[list[Any], ...]]:
@@ -56,7 +62,7 @@ def sample(data_folder: Path, name: str, characters: float) -> Iterator[str]:
 def _files(data_folder: Path, split: str) -> list[Path]:
     files = sorted((data_folder / split).glob("*.parquet"))
     if not files:
-        raise DataError(f"no Parquet files in {data_folder / split}; run 'yatsude data' to write them")
+        raise DataError(f"no Parquet files in {data_folder / split}; run 'yatsude data' again to write them")
     return files
 
 

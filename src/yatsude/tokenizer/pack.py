@@ -1,6 +1,6 @@
 """Text to token shards: one document after the other, separated by `<|endoftext|>`.
 
-Each split, `train/` and `held_out/`, holds
+Each split, `train/`, `validation/` and `held_out/`, holds
 
     tokens-00000.bin …   token shards as `shards.py` writes them, in the order of the Parquet rows
     domains.json         the names of the kinds of text
@@ -29,7 +29,7 @@ from yatsude.tokenizer.tokenizer import Tokenizer
 __all__ = ["ENGLISH", "Tally", "domains", "pack", "pack_english"]
 
 ENGLISH = "english"
-"""Folder of the packed translations, beside `train` and `held_out`."""
+"""Folder of the packed translations, beside the splits."""
 
 
 @dataclasses.dataclass
@@ -51,7 +51,7 @@ class Tally:
 
 
 def pack(tokenizer: Tokenizer, data_folder: Path, folder: Path) -> dict[str, Tally]:
-    """Encode both splits of a data folder into `folder/train` and `folder/held_out`; returns one tally a split."""
+    """Encode each split of a data folder into a folder of its name in `folder`; returns one tally a split."""
     return {split: _pack_split(tokenizer, data_folder, folder / split, split) for split in SPLITS}
 
 
