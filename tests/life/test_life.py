@@ -21,6 +21,7 @@ SENTENCES = 2500
 RECIPE = """
 [data]
 sources = ["file:{corpus}"]
+validation_fraction = 0.04
 held_out_fraction = 0.04
 
 [tokenizer]

@@ -51,7 +51,7 @@ def make_model(**changes):
 def tokens(tmp_path_factory):
     """A folder as `yatsude tokenizer` leaves it."""
     folder = tmp_path_factory.mktemp("tokens")
-    for name, seed in (("train", 0), ("held_out", 9)):
+    for name, seed in (("train", 0), ("validation", 9)):
         shards.write(folder / name, make_documents(seed=seed), vocab_size=VOCABULARY, separator=0, shard_tokens=1500)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_text(json.dumps({}))
@@ -74,7 +74,7 @@ def loop_in(tokens):
     """Start or resume a small run in a folder."""
 
     def make(folder, settings=SETTINGS, *, dtype=torch.float32, workers=1, model=None, source=None, identity="same"):
-        train, held_out = shards.Shards(tokens / "train"), shards.Shards(tokens / "held_out")
+        train, validation = shards.Shards(tokens / "train"), shards.Shards(tokens / "validation")
         return Loop(
             settings,
             model or make_model(),
@@ -82,7 +82,7 @@ def loop_in(tokens):
             folder,
             dtype=dtype,
             workers=Workers(workers),
-            evaluate=functools.partial(score, shards=held_out, window=settings.sequence_length, documents=6),
+            evaluate=functools.partial(score, shards=validation, window=settings.sequence_length, documents=6),
             identity=identity,
         )
 

@@ -183,7 +183,7 @@ def damaged(tokens, tmp_path, name, content):
     [
         ("train/tokens-00000.bin", b"123", "has 3 bytes, expected"),
         ("train/shards.json", b"{}", "are damaged"),
-        ("held_out/characters.npy", b"", "are damaged"),
+        ("validation/characters.npy", b"", "are damaged"),
         ("manifest.json", b"{", "is damaged"),
     ],
 )

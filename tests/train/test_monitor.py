@@ -5,7 +5,7 @@ from yatsude.train.monitor import Monitor, read_log
 LOADS = torch.tensor([[1, 3], [2, 2]])
 
 
-def test_steps_and_scores_are_lines(tmp_path):
+def test_steps_and_scores_are_lines(tmp_path, capsys):
     monitor = Monitor(tmp_path / "log.jsonl", 0)
     monitor.step({"step": 1, "loss": 3.0}, LOADS)
     monitor.evaluation({"step": 1, "bits_per_character": 2.5, "loss": 3.0, "seconds": 1.0}, 10)
@@ -13,6 +13,7 @@ def test_steps_and_scores_are_lines(tmp_path):
     first, second = read_log(tmp_path / "log.jsonl")
     assert first == {"step": 1, "loss": 3.0, "load": [[0.5, 1.5], [1.0, 1.0]]}
     assert second["bits_per_character"] == 2.5
+    assert "2.500 bits per character in validation" in capsys.readouterr().err
 
 
 def test_what_an_interrupted_attempt_wrote_after_its_checkpoint_is_dropped(tmp_path):

@@ -22,9 +22,9 @@ def write_split(folder, rows):
 def write_data():
     """Write a data folder from pairs of (Japanese, English or None), one list a split."""
 
-    def write(folder, train_rows, held_out_rows):
+    def write(folder, train_rows, validation_rows):
         write_split(folder / "train", train_rows)
-        write_split(folder / "held_out", held_out_rows)
+        write_split(folder / "validation", validation_rows)
         manifest.write(folder, "data")
         return folder
 

@@ -20,7 +20,7 @@ from yatsude.tune.build import build
 from yatsude.tune.settings import TuneSettings
 
 TRAIN = [(f"駅の前で、友だちを{n}人待ちます。", f"I wait for {n}.") for n in range(60)]
-HELD = [(f"駅の前で、友だちを{n}人待ちます。", f"I wait for {n}.") for n in range(100, 110)]
+ASIDE = [(f"駅の前で、友だちを{n}人待ちます。", f"I wait for {n}.") for n in range(100, 110)]
 SETTINGS = TuneSettings(
     steps=30,
     sequence_length=96,
@@ -42,7 +42,7 @@ def _one_thread(monkeypatch):
 @pytest.fixture
 def places(tmp_path, write_data, tokenizer):
     """A data folder and an untrained model, as the stages before leave them."""
-    data = write_data(tmp_path / "data", TRAIN, HELD)
+    data = write_data(tmp_path / "data", TRAIN, ASIDE)
     tokens = tmp_path / "tokenizer"
     tokens.mkdir()
     tokenizer.save(tokens)
@@ -144,7 +144,7 @@ def test_conversations_too_long_for_a_row_are_counted_on_the_screen(places, tmp_
     build(short, base, data, tmp_path / "tune")
     found = re.search(r"left out: (\d+) conversations of more than 96 tokens", capsys.readouterr().err)
     assert found is not None
-    assert int(found[1]) == 9  # held out is the shortest of the eighteen
+    assert int(found[1]) == 9  # for validation there is the shortest of the eighteen
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):

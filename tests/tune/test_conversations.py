@@ -7,12 +7,12 @@ from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS
 from yatsude.tune.conversations import conversations
 
 TRAIN = [(f"東京駅の前で、{n}番の友だちを待っています。", f"I wait for friend {n} at Tokyo.") for n in range(80)]
-HELD = [(f"大阪城の下を、{n}羽の鳥が飛んでいきました。", f"Bird {n} flew below Osaka castle.") for n in range(40)]
+ASIDE = [(f"大阪城の下を、{n}羽の鳥が飛んでいきました。", f"Bird {n} flew below Osaka castle.") for n in range(40)]
 
 
 @pytest.fixture
 def data(tmp_path, write_data):
-    return write_data(tmp_path / "data", TRAIN, HELD)
+    return write_data(tmp_path / "data", TRAIN, ASIDE)
 
 
 def words(talks):
@@ -29,13 +29,13 @@ def turns(talks):
 
 
 def test_tasks_come_from_their_own_split_alone(data):
-    train, held = (conversations(("pairs",), data, split, 1000) for split in ("train", "held_out"))
+    train, aside = (conversations(("pairs",), data, split, 1000) for split in ("train", "validation"))
     assert len(turns(train)) == 80
-    assert len(turns(held)) == 40
+    assert len(turns(aside)) == 40
     assert "大阪城" not in words(train)
     assert "Osaka" not in words(train)
-    assert "東京駅" not in words(held)
-    assert "Tokyo" not in words(held)
+    assert "東京駅" not in words(aside)
+    assert "Tokyo" not in words(aside)
 
 
 def test_every_task_is_made_in_the_words_of_the_page(data):
@@ -57,14 +57,14 @@ def test_every_task_is_made_in_the_words_of_the_page(data):
 
 def test_sentences_of_one_translation_rephrase_each_other(tmp_path, write_data):
     rows = [("駅の前で友だちを待っています。", "I wait."), ("駅前で友人が来るのを待つ。", "I wait.")]
-    data = write_data(tmp_path / "data", rows, HELD)
+    data = write_data(tmp_path / "data", rows, ASIDE)
     asked = [turn for turn in turns(conversations(("pairs",), data, "train", 9)) if "言い換え" in turn[0]]
     assert asked == [(TASKS["rephrase"].prompt(rows[0][0]), rows[1][0])]
 
 
 def test_too_short_and_too_long_sentences_are_left_out_and_the_limit_holds(tmp_path, write_data):
     rows = [("あ、" * (SHORTEST // 2 - 1), "Short."), ("は、" * LONGEST, "Long."), *TRAIN]
-    data = write_data(tmp_path / "data", rows, HELD)
+    data = write_data(tmp_path / "data", rows, ASIDE)
     talks = conversations(("pairs",), data, "train", 7)
     assert len(turns(talks)) == 7
     assert "Short." not in words(talks)
@@ -72,7 +72,7 @@ def test_too_short_and_too_long_sentences_are_left_out_and_the_limit_holds(tmp_p
 
 
 def test_without_translations_texts_are_continued(tmp_path, write_data):
-    data = write_data(tmp_path / "data", [(text, None) for text, _ in TRAIN], HELD)
+    data = write_data(tmp_path / "data", [(text, None) for text, _ in TRAIN], ASIDE)
     talks = conversations(("pairs",), data, "train", 1000)
     assert len(turns(talks)) == 80
     assert all(question.rpartition("\n")[2] + answer in dict(TRAIN) for question, answer in turns(talks))
@@ -97,17 +97,17 @@ def write_talks(path, count):
 @pytest.mark.parametrize("count", [2, 3, 10, 1000])
 def test_own_conversations_are_split_and_none_is_lost_or_in_both(tmp_path, count):
     source = write_talks(tmp_path / "own.jsonl", count)
-    train, held = (conversations((source,), tmp_path, split, 1) for split in ("train", "held_out"))
+    train, aside = (conversations((source,), tmp_path, split, 1) for split in ("train", "validation"))
     assert train
-    assert held
-    assert len(held) <= max(1, count // 25)
-    assert sorted(map(str, train + held)) == sorted(str(talk(n)) for n in range(count))
+    assert aside
+    assert len(aside) <= max(1, count // 25)
+    assert sorted(map(str, train + aside)) == sorted(str(talk(n)) for n in range(count))
 
 
 def test_a_single_conversation_is_learned(tmp_path):
     source = write_talks(tmp_path / "own.jsonl", 1)
     assert conversations((source,), tmp_path, "train", 1) == [talk(0)]
-    assert conversations((source,), tmp_path, "held_out", 1) == [talk(0)]
+    assert conversations((source,), tmp_path, "validation", 1) == [talk(0)]
 
 
 def test_several_sources_are_joined(data, tmp_path):

@@ -46,6 +46,7 @@ class Summary:
 
     model: Path
     bits_per_character: float
+    """The last score, on validation text; NaN without scores."""
     tokens: int
     seconds: float
 
@@ -53,7 +54,7 @@ class Summary:
 def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: Path, restart: bool = False) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped."""
     manifest.read(tokens, "tokenizer")
-    shards, held_out = Shards(tokens / "train"), Shards(tokens / "held_out")
+    shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
     feed = Feed(shards, settings.sequence_length, settings.seed)
     config = resolve(model, shards.vocab_size)
     if restart:
@@ -77,7 +78,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         workers=workers,
         evaluate=functools.partial(
             score,
-            shards=held_out,
+            shards=validation,
             window=settings.sequence_length,
             documents=settings.evaluation_documents,
             spread=workers.map,

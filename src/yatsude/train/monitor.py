@@ -33,11 +33,11 @@ class Monitor:
         self._write({**figures, "load": [[round(v, 3) for v in row] for row in relative_load(loads).tolist()]})
 
     def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
-        """Log and say a score on held-out text."""
+        """Log and say a score on validation text."""
         self._write(figures)
         say(
-            f"step {figures['step']:,} of {steps:,}: {figures['bits_per_character']:.3f} bits per character held out,"
-            f" training loss {figures['loss']:.3f} nats a token, {figures['seconds']:.0f} s"
+            f"step {figures['step']:,} of {steps:,}: {figures['bits_per_character']:.3f} bits per character"
+            f" in validation, training loss {figures['loss']:.3f} nats a token, {figures['seconds']:.0f} s"
         )
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class LoopSettings:
     """Threads that each take a share of the sequences; 0: one a core."""
     seed: int = 0
     evaluations: int = 10
-    """How often, spread over the run, held-out text is scored."""
+    """How often, spread over the run, validation text is scored."""
     evaluation_documents: int = 500
     checkpoint_steps: int = 200
     keep_checkpoints: int = 2

@@ -33,7 +33,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     sections = {STAGE: settings}
     tokenizer = Tokenizer.load(model)
     feed = _feed(settings, tokenizer, data, "train", settings.conversations)
-    held_out = _feed(settings, tokenizer, data, "held_out", settings.evaluation_documents)
+    validation = _feed(settings, tokenizer, data, "validation", settings.evaluation_documents)
     say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
     if feed.too_long:
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
@@ -47,7 +47,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         folder,
         dtype=dtype,
         workers=workers,
-        evaluate=lambda replica: _score(replica, held_out),
+        evaluate=lambda replica: _score(replica, validation),
         identity=f"{identity_of(sections, model)}:{feed.digest()}",
     )
     recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
@@ -71,7 +71,7 @@ def _feed(settings: TuneSettings, tokenizer: Tokenizer, data: Path, split: str, 
 
 @torch.no_grad()
 def _score(model: Transformer, feed: ChatFeed) -> Score:
-    """Bits a character of the held-out answers."""
+    """Bits a character of the validation answers."""
     nats, tokens = 0.0, 0
     for batch in feed.batches(EVALUATION_ROWS):
         more, counted = nats_of(model, batch.inputs, batch.targets, batch.documents)

@@ -19,13 +19,14 @@ __all__ = ["Conversation", "conversations"]
 
 Conversation = list[dict[str, str]]
 LONGEST_CHAIN = 3
-HELD_OUT = 50
+VALIDATION = 50
 
 
 def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: int) -> list[Conversation]:
-    """Gather the conversations of all sources for one split, those made from pairs up to `limit`.
+    """Gather the conversations of all sources for "train" or "validation", those made from pairs up to `limit`.
 
-    One in fifty of a user's own conversations is held out, by the hash of its content, and at least one of each file.
+    One in fifty of a user's own conversations is for validation, by the hash of its content, and at least one of each
+    file.
     """
     found: list[Conversation] = []
     for source in sources:
@@ -121,12 +122,13 @@ def _checked(line: str, where: str) -> Conversation:
 def _of_split(talks: list[Conversation], split: str) -> list[Conversation]:
     """One part of a file's conversations; a file of one conversation is both, so that there is something to score."""
     marks = [_mark(talk) for talk in talks]
-    out = [mark % HELD_OUT == 0 for mark in marks]
+    out = [mark % VALIDATION == 0 for mark in marks]
     if talks and not any(out):
         sizes = [sum(len(message["content"]) for message in talk) for talk in talks]
         shortest = min(zip(sizes, marks, strict=True))  # if any fits into a row, it does
         out = [key == shortest for key in zip(sizes, marks, strict=True)]
-    return talks if all(out) else [talk for talk, held in zip(talks, out, strict=True) if held == (split == "held_out")]
+    wanted = split == "validation"
+    return talks if all(out) else [talk for talk, aside in zip(talks, out, strict=True) if aside == wanted]
 
 
 def _mark(talk: Conversation) -> int:
