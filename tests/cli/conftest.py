@@ -84,7 +84,10 @@ def home(tmp_path_factory, write_corpus):
     corpus = write_corpus(root / "text.jsonl", 400)
     run = root / "run"
     steps = (
-        ("data", *sets(f"data.sources=['file:{corpus}']", "data.held_out_fraction=0.1")),
+        (
+            "data",
+            *sets(f"data.sources=['file:{corpus}']", "data.validation_fraction=0.1", "data.held_out_fraction=0.1"),
+        ),
         ("tokenizer", *sets("tokenizer.vocab_size=400")),
         ("train", *sets(*SMALL)),
         ("tune", *sets(*TUNE)),

@@ -67,6 +67,24 @@ def test_a_bad_corpus_leaves_the_old_text(fails, run, tmp_path, text, said):
     assert content(run) == before
 
 
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("tokenizer", "data/validation; run 'yatsude data' again"),
+        ("train", "tokenizer/validation/shards.json is missing; run 'yatsude tokenizer'"),
+        ("tune", "data/validation; run 'yatsude data' again"),
+        ("evaluate", "data/validation; run 'yatsude data' again"),
+    ],
+)
+def test_a_run_of_an_earlier_version_says_what_to_run_and_stays(fails, run, verb, said):
+    """Two parts, as they were before validation had one of its own."""
+    shutil.rmtree(run / "data" / "validation")
+    shutil.rmtree(run / "tokenizer" / "validation")
+    before = content(run)
+    assert said in fails(verb, "--run", run)
+    assert content(run) == before
+
+
 def test_an_unknown_key_of_a_recipe_names_the_nearest(fails, run, tmp_path):
     path, before = tmp_path / "recipe.toml", content(run)
     path.write_text("[train]\nsequence_lenght = 64\n")

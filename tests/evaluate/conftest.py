@@ -36,8 +36,9 @@ def write_split(folder, lines):
     pq.write_table(table, folder / "part-00000.parquet")
 
 
-def write_data(folder, held_out):
+def write_data(folder, held_out, validation=None):
     write_split(folder / "train", rows(0, 120))
+    write_split(folder / "validation", validation or rows(300, 310))
     write_split(folder / "held_out", held_out)
     licence = manifest.Licence(source="mine", licence="CC0-1.0", attribution="nobody", url="https://example.org")
     manifest.write(folder, "data", licences=[licence])

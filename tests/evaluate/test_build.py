@@ -1,12 +1,15 @@
 import json
 import re
+import shutil
 
 import pytest
 
 from yatsude import manifest
 from yatsude.errors import DataError
 from yatsude.evaluate.build import build
+from yatsude.evaluate.measure import Inputs, measure
 from yatsude.evaluate.settings import EvaluateSettings
+from yatsude.text.ngram import fit_orders
 from yatsude.tokenizer.build import build as build_tokenizer
 from yatsude.tokenizer.settings import TokenizerSettings
 
@@ -47,6 +50,25 @@ def test_figures_and_manifest(home, tmp_path):
     manifest.check(tmp_path / "out", found)
     assert [entry.stage for entry in found.inputs] == ["train", "data", "tokenizer", "tune"]
     assert [licence.source for licence in found.licences] == ["mine"]
+
+
+def test_the_curve_is_held_against_the_ngrams_of_validation_text(home, tmp_path):
+    train_log = write_log(home / "train", [5.0] * 30, [20.0, 8.0, 0.1], documents=4)
+    summary = run(home, tmp_path / "out", train_log=train_log)
+    models = fit_orders([text for text, _, _ in rows(0, 120)], SETTINGS.orders)
+    validation = [text for text, _, _ in rows(300, 310)][:4]
+    for crossed in summary.crossings:
+        assert crossed.level == pytest.approx(models[crossed.order].bits_per_character(validation))
+    for order, bits in summary.ngrams.items():
+        held = [text for text, _, _ in rows(200, 230)]
+        assert bits == pytest.approx(models[order].bits_per_character(held))
+
+
+def test_folders_of_an_earlier_version_say_what_to_run(home, tmp_path):
+    write_data(tmp_path / "data", rows(200, 230))
+    shutil.rmtree(tmp_path / "data" / "validation")
+    with pytest.raises(DataError, match=r"validation; run 'yatsude data' again"):
+        measure(SETTINGS, Inputs(model=home / "train" / "model", data=tmp_path / "data", tokens=home / "tokenizer"))
 
 
 def test_a_base_model_alone(home, tmp_path):

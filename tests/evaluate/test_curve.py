@@ -8,7 +8,7 @@ from .conftest import write_log
 
 
 def ngram(order, level):
-    return NgramBits(order=order, kinds={}, early=Bits(100 * level, 100))
+    return NgramBits(order=order, kinds={}, validation=Bits(100 * level, 100))
 
 
 def test_a_log_is_read_and_its_lines_are_crossed(tmp_path):
@@ -35,7 +35,7 @@ def test_long_curves_are_thinned_without_changing_their_mean(tmp_path):
 def test_no_recipe_no_line(tmp_path):
     assert curve.evaluation_documents(tmp_path / "log.jsonl") == 0
     log = write_log(tmp_path, [5.0] * 10, [3.0])
-    assert curve.read(log, [NgramBits(order=3, kinds={}, early=Bits(0, 0))]).crossings == ()
+    assert curve.read(log, [NgramBits(order=3, kinds={}, validation=Bits(0, 0))]).crossings == ()
 
 
 @pytest.mark.parametrize(

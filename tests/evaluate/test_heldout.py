@@ -28,13 +28,14 @@ def test_only_the_first_documents(home):
 
 
 def test_texts_stand_in_the_order_of_the_shards(home):
-    found, kinds = texts(home / "data", home / "tokenizer")
+    found, kinds = texts(home / "data", home / "tokenizer", "held_out")
     assert found == [text for text, _, _ in rows(200, 230)]
     assert kinds == ["dialogue"] * 30 + ["technical"] * 30
+    assert texts(home / "data", home / "tokenizer", "validation")[0] == [text for text, _, _ in rows(300, 310)]
 
 
 def test_other_texts_are_refused(home, tmp_path):
     write_data(tmp_path / "data", rows(200, 210))
     build_tokenizer(TokenizerSettings(vocab_size=300), tmp_path / "data", tmp_path / "tokenizer")
-    with pytest.raises(DataError, match=r"60 held-out documents .* 20 of .*; give the data folder"):
-        texts(tmp_path / "data", home / "tokenizer")
+    with pytest.raises(DataError, match=r"held_out holds 60 documents .* 20 of .*; give the data folder"):
+        texts(tmp_path / "data", home / "tokenizer", "held_out")

@@ -3,7 +3,9 @@ from yatsude.evaluate.words import answer_verdict, crossing_text, kind_name, qua
 
 
 def quality(mine):
-    ngrams = tuple(NgramBits(order=o, kinds={"own": Bits(b, 100)}, early=Bits(0, 0)) for o, b in ((3, 360), (4, 320)))
+    ngrams = tuple(
+        NgramBits(order=o, kinds={"own": Bits(b, 100)}, validation=Bits(0, 0)) for o, b in ((3, 360), (4, 320))
+    )
     return Quality(model={"own": Bits(mine, 100)}, ngrams=ngrams, documents=1)
 
 

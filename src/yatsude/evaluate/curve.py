@@ -39,12 +39,12 @@ def read(log: Path, ngrams: Sequence[NgramBits] = ()) -> Curve:
 
 
 def crossings(minutes: Sequence[float], scores: Sequence[float], ngrams: Sequence[NgramBits]) -> tuple[Crossing, ...]:
-    """Find when a curve of held-out scores came below each n-gram's figure for the same documents, and stayed there."""
-    return tuple(_crossing(minutes, scores, n) for n in ngrams if minutes and n.early.characters)
+    """Find when a curve of validation scores came below each n-gram's figure for those documents, and stayed there."""
+    return tuple(_crossing(minutes, scores, n) for n in ngrams if minutes and n.validation.characters)
 
 
 def evaluation_documents(log: Path) -> int:
-    """How many held-out documents the run scored while it trained, from the recipe beside its log; 0: not known."""
+    """How many validation documents the run scored while it trained, from the recipe beside its log; 0: not known."""
     try:
         table = tomllib.loads((log.parent / "recipe.toml").read_text(encoding="utf-8")).get("train", {})
         return int(table.get("evaluation_documents", 0))
@@ -53,7 +53,7 @@ def evaluation_documents(log: Path) -> int:
 
 
 def _crossing(minutes: Sequence[float], scores: Sequence[float], ngram: NgramBits) -> Crossing:
-    level = ngram.early.per_character
+    level = ngram.validation.per_character
     above = [place for place, score in enumerate(scores) if score > level]
     if not above:
         return Crossing(order=ngram.order, level=level, minute=minutes[0], before_first=True)

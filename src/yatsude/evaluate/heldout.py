@@ -1,4 +1,4 @@
-"""The held-out documents by kind of text, as tokens and as characters; both in the same order."""
+"""Documents that were not trained on, by kind of text, as tokens and as characters; both in the same order."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -46,14 +46,14 @@ def parts(
     return {name: part for name, part in found.items() if part.characters.sum()}
 
 
-def texts(data_folder: Path, tokens_folder: Path) -> tuple[list[str], list[str]]:
-    """Read the held-out texts and the kind of each; they must be the texts that the shards were made from."""
-    batches = list(columns(data_folder, "held_out", ("text", "domain")))
+def texts(data_folder: Path, tokens_folder: Path, split: str) -> tuple[list[str], list[str]]:
+    """Read the texts of a split and the kind of each; they must be the texts that the shards were made from."""
+    batches = list(columns(data_folder, split, ("text", "domain")))
     lines = [text for batch, _ in batches for text in batch]
-    packed = Shards(tokens_folder / "held_out").characters
+    packed = Shards(tokens_folder / split).characters
     if not np.array_equal(packed, np.array(list(map(len, lines)), np.int32)):
         raise DataError(
-            f"{tokens_folder} holds {len(packed):,} held-out documents of {int(packed.sum()):,} characters,"
-            f" {data_folder} {len(lines):,} of {sum(map(len, lines)):,}; give the data folder it was made from"
+            f"{tokens_folder / split} holds {len(packed):,} documents of {int(packed.sum()):,} characters,"
+            f" {data_folder / split} {len(lines):,} of {sum(map(len, lines)):,}; give the data folder it was made from"
         )
     return lines, [kind for _, kinds in batches for kind in kinds]

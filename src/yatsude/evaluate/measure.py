@@ -41,10 +41,11 @@ class Inputs:
 
 def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
     """Measure the model, and on another core the n-grams of the same text."""
-    texts, names = heldout.texts(inputs.data, inputs.tokens)
-    early = curve.evaluation_documents(inputs.train_log) if inputs.train_log else 0
+    texts, names = (rows[: settings.documents] for rows in heldout.texts(inputs.data, inputs.tokens, "held_out"))
+    validation, _ = heldout.texts(inputs.data, inputs.tokens, "validation")
+    validation = validation[: curve.evaluation_documents(inputs.train_log) if inputs.train_log else 0]
     fitted = ngrams.background(
-        functools.partial(ngrams.measure, inputs.data, settings.orders, texts, names, settings.documents, early)
+        functools.partial(ngrams.measure, inputs.data, settings.orders, texts, names, validation)
     )
     with _one_core_less(fitted):
         config, mine, experts, shown = _model(settings, inputs)
@@ -52,9 +53,8 @@ def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
         if not fitted.done():
             say("n-grams: still fitting")
         theirs = fitted.result()
-    documents = len(texts) if settings.documents is None else min(settings.documents, len(texts))
     return Results(
-        quality=Quality(model=mine, ngrams=theirs, documents=documents),
+        quality=Quality(model=mine, ngrams=theirs, documents=len(texts)),
         training=curve.read(inputs.train_log, theirs) if inputs.train_log else None,
         tuning=curve.read(inputs.tune_log) if inputs.tune_log else None,
         experts=experts,

@@ -1,4 +1,4 @@
-"""What character n-grams with tuned Kneser-Ney smoothing need for the same held-out text.
+"""What character n-grams with tuned Kneser-Ney smoothing need for the texts that the model is measured on.
 
 They learn from the training text of the data folder. Their figures depend on the data alone, so they are kept in one
 file beside that folder and fitted again only when text, orders or the choice of documents change.
@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from yatsude import manifest
-from yatsude.evaluate.results import Bits, NgramBits, total
+from yatsude.evaluate.results import Bits, NgramBits
 from yatsude.files import new_file
 from yatsude.progress import say
 from yatsude.text.ngram import Ngram, fit_orders
@@ -35,19 +35,16 @@ def measure(
     orders: Sequence[int],
     texts: Sequence[str],
     kinds: Sequence[str],
-    documents: int | None,
-    early: int,
+    validation: Sequence[str],
 ) -> tuple[NgramBits, ...]:
-    """Bits of the first `documents` held-out texts (none: all) by kind, and of the first `early` of them."""
+    """Bits of the folder's first held-out texts by kind, and of its first validation texts, as many as are given."""
     path = store(data_folder)
-    key = _key(data_folder, orders, documents, early)
+    key = _key(data_folder, orders, len(texts), len(validation))
     kept = _read(path)
     if key not in kept:
         train = [text for (batch,) in columns(data_folder, "train", ("text",)) for text in batch]
         models = fit_orders(train, orders)
-        found = [
-            _bits(order, model, texts[:documents], kinds[:documents], early) for order, model in sorted(models.items())
-        ]
+        found = [_bits(order, model, texts, kinds, validation) for order, model in sorted(models.items())]
         kept = {**dict(list(kept.items())[1 - KEPT :]), key: found}
         _write(path, kept)
     return tuple(kept[key])
@@ -72,25 +69,25 @@ def background(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _bits(order: int, model: Ngram, texts: Sequence[str], kinds: Sequence[str], early: int) -> NgramBits:
-    """Score each kind in two cells, the early documents and the rest."""
-    cells: dict[tuple[str, bool], list[str]] = {}
-    for number, (text, kind) in enumerate(zip(texts, kinds, strict=True)):
-        cells.setdefault((kind, number < early), []).append(text)
-    costs = {cell: Bits(model.bits(part), sum(map(len, part))) for cell, part in cells.items()}
-    names = dict.fromkeys(kind for kind, _ in cells)
-    by_kind = {name: total(cost for (kind, _), cost in costs.items() if kind == name) for name in names}
+def _bits(order: int, model: Ngram, texts: Sequence[str], kinds: Sequence[str], validation: Sequence[str]) -> NgramBits:
+    parts: dict[str, list[str]] = {}
+    for text, kind in zip(texts, kinds, strict=True):
+        parts.setdefault(kind, []).append(text)
     return NgramBits(
         order=order,
-        kinds={name: found for name, found in sorted(by_kind.items()) if found.characters},
-        early=total(cost for (_, first), cost in costs.items() if first),
+        kinds={kind: _cost(model, part) for kind, part in sorted(parts.items()) if any(part)},
+        validation=_cost(model, validation),
     )
 
 
-def _key(data_folder: Path, orders: Sequence[int], documents: int | None, early: int) -> str:
+def _cost(model: Ngram, texts: Sequence[str]) -> Bits:
+    return Bits(model.bits(texts) if texts else 0.0, sum(map(len, texts)))
+
+
+def _key(data_folder: Path, orders: Sequence[int], documents: int, validation: int) -> str:
     page = manifest.read(data_folder, "data")
     files = {name: file.sha256 for name, file in page.files.items() if name.endswith(".parquet")}
-    plain = json.dumps([page.version, sorted(files.items()), sorted(set(orders)), documents, early])
+    plain = json.dumps([page.version, sorted(files.items()), sorted(set(orders)), documents, validation])
     return hashlib.sha256(plain.encode()).hexdigest()
 
 

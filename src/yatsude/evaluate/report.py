@@ -102,9 +102,9 @@ def _training(sheet: Page, curve: Curve, quality: Quality) -> None:
                 levels=levels,
                 y_range=(low - 0.1, min(high + HEADROOM, max(high, *curve.scores) + 0.1)),
             ),
-            "学習中に測った値。破線は同じ文書での n-gram、輪は曲線がその線に達した時刻。上にはみ出す部分は省いた。"
-            f"全文書では {total(quality.model.values()).per_character:.3f}。"
-            " While training, on the documents that it scores; rings mark where a line is crossed.",
+            "学習中に検証用の文書で測った値。破線は同じ文書での n-gram、輪は曲線がその線に達した時刻。"
+            f"上にはみ出す部分は省いた。評価用の文書では {total(quality.model.values()).per_character:.3f}。"
+            " While training, on validation documents; rings mark where a line is crossed.",
         )
     if curve.crossings:
         sheet.table(
@@ -216,8 +216,10 @@ def _text(sheet: Page, results: Results) -> None:
     names = {
         "train_characters": "学習の文字 training characters",
         "train_documents": "学習の文書 training documents",
-        "held_out_characters": "検証の文字 held-out characters",
-        "held_out_documents": "検証の文書 held-out documents",
+        "validation_characters": "検証の文字 validation characters",
+        "validation_documents": "検証の文書 validation documents",
+        "held_out_characters": "評価の文字 held-out characters",
+        "held_out_documents": "評価の文書 held-out documents",
         "train_tokens": "学習のトークン training tokens",
         "vocab_size": "語彙 vocabulary",
     }

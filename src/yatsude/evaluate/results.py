@@ -47,8 +47,8 @@ class NgramBits:
     order: int
     kinds: dict[str, Bits]
     """Held-out documents that were scored, by kind of text."""
-    early: Bits
-    """The first of them, which the training run scored while it ran."""
+    validation: Bits
+    """The validation documents that the training run scored while it ran."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Quality:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crossing:
-    """When the held-out curve of training came below an n-gram's line for good; minutes of training steps alone."""
+    """When the validation curve of training came below an n-gram's line for good; minutes of training steps alone."""
 
     order: int
     level: float
@@ -89,7 +89,7 @@ class Curve:
     """Training loss in nats a token, averaged over neighbouring steps."""
     score_minutes: list[float]
     scores: list[float]
-    """Held-out bits per character."""
+    """Bits per character of validation text."""
     tokens: int
     crossings: tuple[Crossing, ...] = ()
 
@@ -186,7 +186,7 @@ class Results:
     parts: dict[str, tuple[int, int]]
     """Parameters of each part: all, and active for one token."""
     text: dict[str, int]
-    """Counts of the training and held-out text."""
+    """Counts of the three parts of the text."""
     sources: tuple[Source, ...]
     machine: dict[str, str]
 
