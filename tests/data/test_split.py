@@ -47,6 +47,16 @@ def test_no_text_has_a_near_twin_in_another_part():
         assert 0.05 < sum(len(texts[i]) for i in part) / sum(map(len, texts)) <= 0.1
 
 
+def test_texts_with_twins_are_set_aside_as_often_as_others():
+    texts = [document(f"文{i:05d}です") for i in range(4000)]
+    labels = np.array([i - i % 20 if i < 2000 else i for i in range(4000)])  # the first half lies in clusters of 20
+    counts = np.zeros(3)
+    for seed in range(10):
+        found = parts(texts, labels, validation=0.1, held_out=0.1, seed=seed)
+        counts += [(part < 2000).mean() for part in found]
+    assert np.all(np.abs(counts / 10 - 0.5) < 0.06)
+
+
 def test_every_domain_gives_its_share():
     texts = [document(f"文{i:05d}です") for i in range(2000)] + [
         document("長" * 500 + str(i), "technical") for i in range(3)
@@ -68,7 +78,12 @@ def test_the_choice_depends_on_seed_and_texts_but_not_on_order():
 
 def test_validation_comes_first_by_hash_and_the_held_out_text_after_it():
     texts = [document(f"文{i:05d}です") for i in range(1000)]
-    by_hash = sorted(range(1000), key=lambda i: hashlib.blake2b(f"0 {texts[i].text}".encode(), digest_size=8).digest())
+
+    def twice(text: str) -> bytes:
+        once = hashlib.blake2b(f"0 {text}".encode(), digest_size=8).digest()
+        return hashlib.blake2b(once, digest_size=8).digest()
+
+    by_hash = sorted(range(1000), key=lambda i: twice(texts[i].text))
     _, validation, held_out = parts(texts, validation=0.02, held_out=0.03)
     assert sorted(by_hash[:20]) == validation.tolist()
     assert sorted(by_hash[20:50]) == held_out.tolist()

@@ -34,7 +34,7 @@ def fetch(source: Source, folder: Path) -> list[Path]:
 
     Raises MachineError where this machine has no apt-get, NetworkError where it cannot fetch.
     """
-    kept = [path for name in PACKAGES for path in sorted((folder / "download").glob(f"{name}_*.deb"))]
+    kept = _kept(folder)
     if len(kept) == len(PACKAGES) and all(cache.check(path) for path in kept):
         return kept
     if not shutil.which("apt-get"):
@@ -43,7 +43,7 @@ def fetch(source: Source, folder: Path) -> list[Path]:
         _download(source, draft, folder / "apt")
         for path in draft.glob("*.deb"):
             cache.remember(path)
-    return sorted((folder / "download").glob("*.deb"))
+    return _kept(folder)
 
 
 def read(source: Source, folder: Path) -> Iterator[Document]:
@@ -54,6 +54,11 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
                 text = roff.prose(page)
                 if text:
                     yield Document(id=name, text=text, source=source.name, domain=source.domain)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """The packages that are there, in the order of their names above."""
+    return [path for name in PACKAGES for path in sorted((folder / "download").glob(f"{name}_*.deb"))]
 
 
 def _download(source: Source, draft: Path, apt: Path) -> None:
