@@ -35,6 +35,20 @@ def test_equal_to_the_library_with_its_gradients():
 
 
 @pytest.mark.usefixtures("chunk")
+def test_offsets_raise_all_scores_but_the_target_s():
+    hidden, head, targets = case()
+    offsets = torch.linspace(0, 3, 13, dtype=torch.float64)
+    ours = cross_entropy(hidden, head, targets, 0.25, offsets)
+    own = functional.one_hot(targets.clamp_min(0), 13)
+    theirs = 0.25 * functional.cross_entropy(hidden @ head.T + offsets * (1 - own), targets, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    for mine, yours in zip(
+        torch.autograd.grad(ours, (hidden, head)), torch.autograd.grad(theirs, (hidden, head)), strict=True
+    ):
+        torch.testing.assert_close(mine, yours)
+
+
+@pytest.mark.usefixtures("chunk")
 def test_gradient_check():
     hidden, head, targets = case()
     assert torch.autograd.gradcheck(lambda h, w: cross_entropy(h, w, targets, 0.5), (hidden, head))

@@ -24,6 +24,7 @@ SETTINGS = TrainSettings(
     evaluation_documents=6,
     checkpoint_steps=4,
     bigram_start=False,
+    candidates=24,
 )
 
 

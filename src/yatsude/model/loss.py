@@ -18,12 +18,15 @@ IGNORED = -100
 CHUNK = 512
 
 
-def cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+def cross_entropy(
+    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float, offsets_V: Tensor | None = None
+) -> Tensor:
     """Sum of the tokens' cross-entropies (nats) times `scale`, differentiable in `hidden_ND` and `head_VD`.
 
-    Give `scale` = 1 / number of counted tokens of the whole step to make it a mean.
+    Give `scale` = 1 / number of counted tokens of the whole step to make it a mean. `offsets_V` are added to a token's
+    logits, but not to its target's: -log of the chance to be there, where the V tokens are a sample of more.
     """
-    return _CrossEntropy.apply(hidden_ND, head_VD, targets_N, scale)
+    return _CrossEntropy.apply(hidden_ND, head_VD, targets_N, scale, offsets_V)
 
 
 @torch.no_grad()
@@ -42,7 +45,9 @@ class _CrossEntropy(torch.autograd.Function):
     """Gradients are made on the way forward, so each chunk's logits live once and only here."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float, offsets_V: Tensor | None
+    ) -> Tensor:
         total = torch.zeros((), dtype=precision.wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND)
         grad_head = torch.zeros_like(head_VD)
@@ -51,7 +56,9 @@ class _CrossEntropy(torch.autograd.Function):
             hidden, targets = hidden_ND[part], targets_N[part]
             counted = targets != IGNORED
             own = torch.arange(len(targets), device=targets.device), targets.clamp_min(0)
-            logits = functional.linear(hidden, head_VD)
+            logits = functional.linear(hidden, head_VD, offsets_V)
+            if offsets_V is not None:
+                logits[own] -= offsets_V[own[1]]
             probabilities = torch.softmax(logits, -1)
             loss = precision.wide(probabilities[own]).clamp_min(1e-30).log()
             total -= (loss * counted).sum() * scale
@@ -63,8 +70,8 @@ class _CrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
         if grads[0].item() != 1.0:
             grad_hidden, grad_head = grad_hidden * grads[0].to(grad_hidden), grad_head * grads[0].to(grad_head)
-        return grad_hidden, grad_head, None, None
+        return grad_hidden, grad_head, None, None, None

@@ -26,9 +26,13 @@ from yatsude.train.workers import Workers
 
 __all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 16
+EPOCHS = 32
 PARTS = 8
-RATE = 0.02
+RATE, EMBEDDING_RATE = 0.02, 0.16
+"""A row of the embedding is moved by one step in PARTS only. From WIDTH on the head's rate falls with the width."""
+WIDTH = 128
+DECAY = 2.0
+"""Of the head. Without it the start learns the training text's pairs by heart, and the layers learn to trust them."""
 BETAS = (0.9, 0.95)
 
 
@@ -71,15 +75,16 @@ def count_pairs(corpora: Sequence[tuple[Shards, float]]) -> Pairs:
 def fit(
     pairs: Pairs, shape: tuple[int, int], seed: int, *, eps: float, dtype: torch.dtype, workers: Workers
 ) -> tuple[Tensor, Tensor]:
-    """Fit embedding, each row of root mean square 1, and head to the counts by Adam; `shape` is (V, D) of both.
+    """Fit embedding, each row of root mean square 1, and head to the counts by AdamW; `shape` is (V, D) of both.
 
     `dtype` is that of the products.
     """
     generator = np.random.default_rng(seed)
     embedding = torch.from_numpy(generator.standard_normal(shape, np.float32)).requires_grad_()
     head = torch.zeros(shape, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [head]}, {"params": [embedding]}], lr=RATE, betas=BETAS, fused=True)
-    rates = (RATE, RATE * PARTS)  # a row of the embedding is moved by one step in PARTS only
+    groups = [{"params": [head], "weight_decay": DECAY}, {"params": [embedding], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
+    rates = (RATE * min(1.0, WIDTH / shape[1]), EMBEDDING_RATE)
     total = float(pairs.counts_P.sum())
     steps = EPOCHS * PARTS
     with bar("bigram start", steps, "steps") as progress:

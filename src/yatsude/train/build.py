@@ -25,12 +25,13 @@ from yatsude.shards import Shards
 from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
+from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers, cores, keep_freed_memory
 
-__all__ = ["STAGE", "Summary", "build", "finish", "identity_of", "train_workers"]
+__all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "identity_of", "train_workers"]
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
@@ -84,6 +85,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
             spread=workers.map,
         ),
         identity=identity_of(sections, tokens),
+        candidates=candidates_of(settings, shards),
     )
     recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
     trained = loop.run()
@@ -105,6 +107,12 @@ def _corpora(tokens: Path) -> list[tuple[Shards, float]]:
     english = tokens / ENGLISH
     beside = [(Shards(english), ENGLISH_WEIGHT)] if english.is_dir() else []
     return [(Shards(tokens / "train"), 1.0), *beside]
+
+
+def candidates_of(settings: TrainSettings, shards: Shards) -> Candidates | None:
+    """The sampled softmax of a run; None where the vocabulary is not larger than the sample."""
+    small = not 0 < settings.candidates < shards.vocab_size
+    return None if small else Candidates(shards, settings.candidates, settings.seed)
 
 
 def identity_of(sections: Mapping[str, Any], source: Path) -> str:

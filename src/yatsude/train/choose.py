@@ -16,7 +16,7 @@ from yatsude.spec.counts import count
 from yatsude.spec.presets import LADDER
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
-from yatsude.train.build import train_workers
+from yatsude.train.build import candidates_of, train_workers
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
@@ -93,6 +93,7 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
             workers=workers,
             evaluate=lambda _model: Score(0.0, 1, 1),
             identity="speed",
+            candidates=candidates_of(train, shards),
         )
         for _ in range(WARMUP_STEPS):
             loop.advance()

@@ -20,6 +20,7 @@ from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer, document_mask
 from yatsude.progress import bar, say
 from yatsude.train.balance import balance
+from yatsude.train.candidates import Candidates, Drawn
 from yatsude.train.feed import Batch, Source
 from yatsude.train.guard import Guard
 from yatsude.train.monitor import Monitor
@@ -38,6 +39,7 @@ class Loop:
 
     It goes on from the newest state in `folder`, if there is one.
     `identity` names everything that the result depends on; a state of another identity is not resumed.
+    `candidates` make the loss a sampled one; without them it goes over the whole vocabulary.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class Loop:
         workers: Workers,
         evaluate: Callable[[Transformer], Score],
         identity: str,
+        candidates: Candidates | None = None,
     ) -> None:
-        self.settings, self.source, self.folder = settings, source, folder
+        self.settings, self.source, self.folder, self.candidates = settings, source, folder, candidates
         self.workers, self.evaluate, self.identity = workers, evaluate, identity
         self.weights = Weights(model, dtype, workers.count)
         self.optimizer = Optimizer(settings.optimizer, self.weights)
@@ -112,15 +115,21 @@ class Loop:
         rows = (batch.inputs, batch.targets, batch.documents)
         shares = zip(*(torch.from_numpy(a).tensor_split(self.workers.count) for a in rows), strict=True)
         parts = zip(self.weights.replicas, shares, strict=True)
-        return math.fsum(self.workers.map(lambda part: self._backward(part[0], part[1], scale), parts))
+        drawn = self.candidates.draw(self.step, batch.targets) if self.candidates else None
+        return math.fsum(self.workers.map(lambda part: self._backward(part[0], part[1], scale, drawn), parts))
 
-    def _backward(self, model: Transformer, rows: tuple[Tensor, Tensor, Tensor], scale: float) -> float:
+    def _backward(
+        self, model: Transformer, rows: tuple[Tensor, Tensor, Tensor], scale: float, drawn: Drawn | None
+    ) -> float:
         inputs, targets, documents = rows
         if not len(inputs):
             return 0.0
         mask = document_mask(documents, self.weights.compute.dtype) if self.settings.separate_documents else None
         hidden = model(inputs, mask_BTS=mask).flatten(0, 1)
-        loss = cross_entropy(hidden, model.lm_head.weight, targets.flatten(), scale)
+        head, targets, offsets = model.lm_head.weight, targets.flatten(), None
+        if drawn:
+            head, targets, offsets = head[drawn.tokens_C], drawn.places(targets), drawn.offsets_C.to(head.dtype)
+        loss = cross_entropy(hidden, head, targets, scale, offsets)
         loss.backward()
         return loss.item()
 

@@ -80,3 +80,11 @@ class TrainSettings(LoopSettings):
 
     bigram_start: bool = True
     """Start embedding and head from the text's bigram statistics, so that no step is spent on learning counts."""
+    candidates: int = 4096
+    """About how many tokens a step's targets are held against; 0 or a smaller vocabulary: all of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing can be trained."""
+        super().__post_init__()
+        if self.candidates < 0:
+            raise RecipeError(f"candidates = {self.candidates}: expected 0 (all tokens) or more")
