@@ -2,12 +2,13 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from yatsude import manifest
 from yatsude.data import catalogue, reading
-from yatsude.data.build import build
+from yatsude.data.build import build, digest
 from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, documents
 from yatsude.data.settings import DataSettings
 from yatsude.errors import DataError, NetworkError
@@ -68,6 +69,16 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_another_order(ow
     assert (tmp_path / "a/train/part-00000.parquet").read_bytes() == (
         tmp_path / "b/train/part-00000.parquet"
     ).read_bytes()
+
+
+def test_a_changed_file_of_one_s_own_makes_a_folder_old(own, tmp_path):
+    asked = settings(tmp_path, own)
+    build(asked, tmp_path / "out")
+    assert manifest.is_current(tmp_path / "out", "data", digest(asked))
+    path = Path(own.removeprefix("file:"))
+    path.write_text(path.read_text(encoding="utf-8") + '{"text": "後から書き足した一文です。"}\n', encoding="utf-8")
+    assert not manifest.is_current(tmp_path / "out", "data", digest(asked))
+    assert digest(asked) != digest(settings(tmp_path, own, seed=1))
 
 
 def test_an_optional_source_is_skipped_with_its_reason(own, monkeypatch, tmp_path, capsys):

@@ -26,6 +26,7 @@ def command(
     recipe_file: options.Recipe = None,
     sets: options.Sets = None,
     run: options.Run = Path("runs/default"),
+    restart: options.Restart = False,
     serve: Annotated[bool, typer.Option(help="End by serving the chat page.")] = True,
 ) -> None:
     """Fetch text, learn a tokenizer, train, tune, measure, export and serve; what is done already is skipped."""
@@ -35,7 +36,7 @@ def command(
     start = time.monotonic()
     _text(settings, run)
     model, train, tune = _chosen(settings, run, minutes)
-    _learn(model, train, tune, run)
+    _learn(model, train, tune, run, restart)
     _measure_and_export(settings, run)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; the report is {run / 'evaluate' / 'report.html'}")
     if serve:
@@ -48,10 +49,11 @@ def command(
 
 def _text(settings: options.Settings, run: Path) -> None:
     from yatsude.data.build import build as build_data  # noqa: PLC0415
+    from yatsude.data.build import digest  # noqa: PLC0415
     from yatsude.tokenizer.build import build as build_tokenizer  # noqa: PLC0415
 
     data, tokenizer = settings.of("data"), settings.of("tokenizer")
-    if not manifest.is_current(run / "data", "data", recipe.digest({"data": data})):
+    if not manifest.is_current(run / "data", "data", digest(data)):
         _title("text")
         build_data(data, run / "data")
     if not manifest.is_current(run / "tokenizer", "tokenizer", recipe.digest({"tokenizer": tokenizer}), [run / "data"]):
@@ -88,7 +90,7 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
     return choice.model, choice.train, tune
 
 
-def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path) -> None:
+def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path, restart: bool) -> None:
     from yatsude.train.build import build as build_model  # noqa: PLC0415
     from yatsude.tune.build import build as build_chat  # noqa: PLC0415
 
@@ -96,10 +98,10 @@ def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: 
     digest = recipe.digest({"model": model, "train": train})
     if not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
         _title("training")
-        build_model(model, train, run / "tokenizer", run / "train")
+        build_model(model, train, run / "tokenizer", run / "train", restart)
     if not manifest.is_current(chat, "tune", recipe.digest({"tune": tune}), [base]):
         _title("tuning")
-        build_chat(tune, base, run / "data", run / "tune")
+        build_chat(tune, base, run / "data", run / "tune", restart)
 
 
 def _measure_and_export(settings: options.Settings, run: Path) -> None:

@@ -19,5 +19,5 @@ def command(
     from yatsude.train.build import build  # noqa: PLC0415
 
     summary = build(settings.of("model"), settings.of("train"), run / "tokenizer", run / "train", restart)
-    say(f"{summary.bits_per_character:.3f} bits per character in validation, after {summary.tokens:,} tokens")
+    say(f"{summary.score()}, after {summary.tokens:,} tokens")
     say(f"next: yatsude tune --run {run}")

@@ -19,5 +19,5 @@ def command(
     from yatsude.tune.build import build  # noqa: PLC0415
 
     summary = build(settings.of("tune"), run / "train" / "model", run / "data", run / "tune", restart)
-    say(f"answers cost {summary.bits_per_character:.3f} bits per character in validation")
+    say(f"answers: {summary.score()}")
     say(f"next: yatsude evaluate --run {run}")

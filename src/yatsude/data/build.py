@@ -6,6 +6,7 @@ All documents are held in memory, about 1 GB for each 12 million characters.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,13 +20,14 @@ from yatsude.data.catalogue import Source, find
 from yatsude.data.clean import clean
 from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, Document, write
 from yatsude.data.settings import DataSettings
+from yatsude.data.sources import files
 from yatsude.data.split import set_aside
 from yatsude.data.twins import clusters
 from yatsude.errors import DataError, MachineError, NetworkError
 from yatsude.files import new_folder
 from yatsude.progress import Bar, bar, say
 
-__all__ = ["SourceCounts", "Summary", "build"]
+__all__ = ["SourceCounts", "Summary", "build", "digest"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def build(settings: DataSettings, folder: Path) -> Summary:
     """
     start = time.monotonic()
     sources = [find(name) for name in dict.fromkeys(settings.sources)]
+    origin = digest(settings)
     texts, counts, skipped = _gather(sources, settings)
     if not texts:
         raise DataError(f"no documents left of {', '.join(settings.sources)}: {_story(counts, skipped)}")
@@ -100,9 +103,17 @@ def build(settings: DataSettings, folder: Path) -> Summary:
         with bar("writing documents", sum(map(len, parts.values())), "documents") as moving:
             for name, part in parts.items():
                 write(draft / name / "part-00000.parquet", _counted(part, moving))
-        digest = recipe.write(draft / "recipe.toml", {"data": settings})
-        manifest.write(draft, "data", licences=pages, counts=_numbers(summary), recipe_sha256=digest)
+        recipe.write(draft / "recipe.toml", {"data": settings})
+        manifest.write(draft, "data", licences=pages, counts=_numbers(summary), recipe_sha256=origin)
     return dataclasses.replace(summary, seconds=round(time.monotonic() - start, 1))
+
+
+def digest(settings: DataSettings) -> str:
+    """Name what the stage would write now: the settings, and the state of the user's own files among the sources."""
+    found = [find(name) for name in settings.sources]
+    own = [files.state(source) for source in found if source.kind == "files"]
+    plain = f"{recipe.digest({'data': settings})}{own or ''}"
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _gather(

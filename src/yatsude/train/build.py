@@ -51,6 +51,12 @@ class Summary:
     tokens: int
     seconds: float
 
+    def score(self) -> str:
+        """The last score of the run, in words."""
+        if math.isnan(self.bits_per_character):
+            return "not scored (evaluations = 0)"
+        return f"{self.bits_per_character:.3f} bits per character in validation"
+
 
 def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: Path, restart: bool = False) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped."""

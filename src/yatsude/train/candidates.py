@@ -21,11 +21,16 @@ from yatsude.shards import Shards
 __all__ = ["Candidates", "Drawn"]
 
 HALVINGS = 60
+MULTIPLE = 512
+"""Candidates are filled up to a multiple of this: a product of another size every step costs time to set up."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """The candidates of one step, the offsets of their scores, and each token's place among them (-1: none)."""
+    """The candidates of one step, the offsets of their scores, and each token's place among them (-1: none).
+
+    The last ones may be filling: any token, with an offset of -inf.
+    """
 
     tokens_C: Tensor
     offsets_C: Tensor
@@ -57,9 +62,11 @@ class Candidates:
         missing_C = (1 - self.chance_V[tokens_C]) * (1 - self.frequency_V[tokens_C]) ** len(wanted)
         places_V = np.full(len(chosen_V), -1)
         places_V[tokens_C] = np.arange(len(tokens_C))
+        filling = (0, -len(tokens_C) % MULTIPLE)
+        offsets_C = -np.log1p(-missing_C).astype(np.float32)
         return Drawn(
-            torch.from_numpy(tokens_C),
-            torch.from_numpy(-np.log1p(-missing_C).astype(np.float32)),
+            torch.from_numpy(np.pad(tokens_C, filling)),
+            torch.from_numpy(np.pad(offsets_C, filling, constant_values=-np.inf)),
             torch.from_numpy(places_V),
         )
 

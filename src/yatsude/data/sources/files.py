@@ -18,7 +18,7 @@ from yatsude.data.catalogue import Source
 from yatsude.data.documents import ROWS, Document
 from yatsude.errors import DataError
 
-__all__ = ["pieces", "read"]
+__all__ = ["pieces", "read", "state"]
 
 PIECE = 10_000
 ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst")
@@ -38,6 +38,12 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
                 domain=source.domain,
                 english=row.get("english"),
             )
+
+
+def state(source: Source) -> list[tuple[str, int, int]]:
+    """Name, bytes and time (ns) of each file that `read` would read now: another state is other text."""
+    root = Path(source.name.partition(":")[2]).expanduser()
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(root)]
 
 
 def pieces(text: str, longest: int = PIECE) -> Iterator[str]:
