@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from yatsude.engine.worker import Worker
 from yatsude.errors import MachineError, RecipeError
 from yatsude.serve.run import bind
 from yatsude.serve.settings import ServeSettings
@@ -93,10 +94,21 @@ def test_a_large_body_is_refused(web):
     assert "100000 bytes" in answer.json()["error"]["message"]
 
 
-def test_too_many_waiting_are_sent_away(web, idle):
-    answer = web.post("/v1/completions", json={"prompt": ["猫"] * 21})
+def test_too_many_waiting_are_sent_away(web, idle, monkeypatch):
+    assert idle()
+    monkeypatch.setattr(Worker, "waiting", 20)
+    monkeypatch.setattr(Worker, "running", 2)  # of four: two rows are free
+    answer = web.post("/v1/completions", json={"prompt": ["猫"] * 3})
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
+    assert web.post("/v1/completions", json={"prompt": ["猫"] * 2}).status_code == 200
+
+
+def test_more_answers_than_may_ever_wait_are_an_error_of_the_request(web, idle):
+    answer = web.post("/v1/completions", json={"prompt": ["猫"] * 21})
+    assert answer.status_code == 400
+    assert "21 answers are asked for, at most 20" in answer.json()["error"]["message"]
+    assert web.post("/v1/completions", json={"prompt": ["猫"] * 20, "max_tokens": 1}).status_code == 200
     assert idle()
 
 

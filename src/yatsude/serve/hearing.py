@@ -42,7 +42,11 @@ class Hearing:
             except RequestError as error:
                 long = len(prompt) >= worker.engine.context
                 raise ApiError(400, str(error), code="context_length_exceeded" if long else None) from None
-        if worker.waiting + self.choices > max_waiting:
+        if self.choices > max_waiting:
+            raise ApiError(
+                400, f"{self.choices} answers are asked for, at most {max_waiting} may be at once; ask for less"
+            )
+        if worker.waiting + self.choices > max_waiting + worker.engine.scheduler.max_rows - worker.running:
             raise ApiError(
                 503,
                 f"{worker.waiting} answers are waiting, at most {max_waiting} may; try again in a moment",
