@@ -5,7 +5,7 @@ from yatsude.checkpoint import hf
 from yatsude.engine import load as loading
 from yatsude.engine.load import faster, load
 from yatsude.engine.settings import EngineSettings, SamplingSettings
-from yatsude.errors import CheckpointError, DataError, MachineError, RecipeError
+from yatsude.errors import CheckpointError, MachineError, RecipeError
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_bf16_is_chosen_only_where_it_is_clearly_faster(make_model, monkeypatch,
 
 
 def test_what_is_missing_is_named(tmp_path, folder):
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(CheckpointError, match=r"no model in .*nowhere; run 'yatsude export'"):
         load(tmp_path / "nowhere")
     (folder / "model.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(CheckpointError, match="safetensors"):

@@ -12,7 +12,7 @@ from yatsude.checkpoint import hf
 from yatsude.engine.engine import Engine
 from yatsude.engine.runner import Runner
 from yatsude.engine.settings import EngineSettings
-from yatsude.errors import MachineError
+from yatsude.errors import CheckpointError, MachineError
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.tokenizer.tokenizer import Tokenizer
@@ -32,6 +32,8 @@ def load(folder: Path, settings: EngineSettings | None = None) -> Engine:
     settings = settings or EngineSettings()
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"no model in {folder}; run 'yatsude export', or give the folder of a model")
     tokenizer = Tokenizer.load(folder)
     model, reason = _model(folder, settings)
     say(f"engine: {reason}")
