@@ -122,6 +122,18 @@ def test_a_folder_of_another_stage_is_refused(tmp_path):
         build(SETTINGS, tmp_path, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("domains.json", b"["), ("domains.json", b"\xff"), ("domains.npy", b""), ("domains.npy", b"x")],
+)
+def test_damaged_domains_are_one_line(tmp_path, name, content):
+    (tmp_path / "domains.json").write_text("[]")
+    np.save(tmp_path / "domains.npy", np.zeros(1, np.uint8))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"are damaged .*run 'yatsude tokenizer' again"):
+        domains(tmp_path)
+
+
 def test_domains_of_an_unpacked_folder(tmp_path):
     with pytest.raises(DataError, match=r"domains\.json is missing"):
         domains(tmp_path)

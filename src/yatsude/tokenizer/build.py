@@ -30,8 +30,6 @@ class Summary:
     characters_per_token: float
     """On validation text: a vocabulary may be chosen by it."""
     characters_per_token_by_domain: dict[str, float]
-    training_seconds: float
-    packing_seconds: float
 
 
 def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summary:
@@ -42,12 +40,10 @@ def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summa
         start = time.perf_counter()
         tokenizer = _learn(settings, data_folder)
         tokenizer.save(draft)
-        learned = time.perf_counter()
-        say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {learned - start:.1f} s")
+        say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {time.perf_counter() - start:.1f} s")
         tallies = pack(tokenizer, data_folder, draft)
         pack_english(tokenizer, data_folder, draft / ENGLISH)
-        packed = time.perf_counter()
-        summary = _summary(tokenizer, tallies, learned - start, packed - learned)
+        summary = _summary(tokenizer, tallies)
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
         manifest.write(draft, STAGE, inputs=[data_folder], counts=_counts(summary, tallies), recipe_sha256=digest)
     say(f"validation text: {summary.characters_per_token:.2f} characters a token")
@@ -62,7 +58,7 @@ def _learn(settings: TokenizerSettings, data_folder: Path) -> Tokenizer:
     return Tokenizer(train(texts, settings))
 
 
-def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally], training: float, packing: float) -> Summary:
+def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally]) -> Summary:
     validation = tallies["validation"]
     return Summary(
         vocab_size=tokenizer.vocab_size,
@@ -71,8 +67,6 @@ def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally], training: float, p
         held_out_tokens=tallies["held_out"].stored,
         characters_per_token=validation.characters_per_token(),
         characters_per_token_by_domain={name: validation.characters_per_token(name) for name in validation.characters},
-        training_seconds=training,
-        packing_seconds=packing,
     )
 
 

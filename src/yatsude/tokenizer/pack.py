@@ -80,6 +80,8 @@ def domains(folder: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
         return names, np.load(folder / "domains.npy", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing; run 'yatsude tokenizer' to write token shards") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"the domains in {folder} are damaged ({error}); run 'yatsude tokenizer' again") from None
 
 
 def _pack_split(tokenizer: Tokenizer, data_folder: Path, folder: Path, split: str) -> Tally:

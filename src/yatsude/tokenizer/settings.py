@@ -24,8 +24,8 @@ class TokenizerSettings:
     """The vocabulary is learned from an even sample of this many characters, about 5 s of one core for each million;
     8 million give tokens 1.4 % longer than 2 million."""
     english_share: float = 0.05
-    """Share of those characters taken from the English translations, which chat answers need but no shard holds. With
-    0.05 Japanese tokens are 0.6 % shorter than without, English ones 40 % longer."""
+    """Share of those characters taken from the English translations, which chat answers need but pre-training does
+    not read. With 0.05 Japanese tokens are 0.6 % shorter than without, English ones 40 % longer."""
     pattern: Pattern = "gpt-4"
     """Where text is cut before merging; what each choice costs stands in `tokenizer/train.py`."""
 
