@@ -23,8 +23,10 @@ def pictures():
         return [
             lines(SERIES, x_label="分", y_label="ビット / 文字", levels=LEVELS),
             heat_map([[0.5, 1.5], [1.0, 1.0]], rows=["一層", "二層"], columns=["0", "1"], x_label="専門家", centre=1.0),
-            heat_map(np.arange(80 * 64).reshape(80, 64), rows=[""] * 80, columns=[str(n) for n in range(64)]),
-            bars({"例文": 1.9, "全体 <&>": 2.1}, unit=" 文字", emphasis=["例文"]),
+            heat_map(
+                np.arange(80 * 64).reshape(80, 64), rows=[""] * 80, columns=[str(n) for n in range(64)], centre=1.0
+            ),
+            bars({"例文": 1.9, "全体 <&>": 2.1}, emphasis=["例文"]),
         ]
 
 
@@ -42,7 +44,7 @@ def test_pictures_are_svg_with_text_and_page_colours(pictures):
         assert not re.search(r'(?:href|src)="(?!#|data:)', svg)
     assert {"混合", "密", "3-gram", "5-gram", "分", "ビット / 文字"} <= set(words(pictures[0]))
     assert {"一層", "二層", "専門家", "0.50", "1.50"} <= set(words(pictures[1]))
-    assert {"例文", "全体 <&>", "1.9 文字"} <= set(words(pictures[3]))
+    assert {"例文", "全体 <&>", "1.9"} <= set(words(pictures[3]))
 
 
 def test_ids_of_two_pictures_differ(pictures):
@@ -54,7 +56,7 @@ def test_ids_of_two_pictures_differ(pictures):
 
 
 def test_the_same_numbers_give_the_same_bytes(pictures):
-    assert bars({"例文": 1.9, "全体 <&>": 2.1}, unit=" 文字", emphasis=["例文"]) == pictures[3]
+    assert bars({"例文": 1.9, "全体 <&>": 2.1}, emphasis=["例文"]) == pictures[3]
 
 
 def test_many_cells_become_one_bitmap(pictures):

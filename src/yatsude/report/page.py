@@ -19,9 +19,9 @@ __all__ = ["Page"]
 class Page:
     """A title and, below it, what is added in order. All text is escaped; only pictures are taken as markup."""
 
-    def __init__(self, title: str, *, lead: str = "", language: str = "ja") -> None:
-        """Begin a page; `lead` is the line under the title, `language` a tag such as "ja" or "en"."""
-        self._title, self._language = title, language
+    def __init__(self, title: str, *, lead: str = "") -> None:
+        """Begin a page in Japanese; `lead` is the line under the title."""
+        self._title = title
         self._parts = [f"<h1>{html.escape(title)}</h1>"]
         if lead:
             self._parts.append(f'<p class="lead">{html.escape(lead)}</p>')
@@ -65,7 +65,7 @@ class Page:
         """Return the whole page as one string."""
         style = importlib.resources.files("yatsude.report").joinpath("page.css").read_text(encoding="utf-8")
         return (
-            f'<!doctype html>\n<html lang="{html.escape(self._language)}">\n<head>\n<meta charset="utf-8">\n'
+            f'<!doctype html>\n<html lang="ja">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{html.escape(self._title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
             + "\n".join(self._parts)

@@ -48,7 +48,6 @@ SIZE = 8.5
 """Text size in points, on a picture 540 points wide."""
 WIDTH = 540
 LOADS = ("#b5761d", "#e8c98f", "#f5f2ea", "#8fc3a6", "#1f6446")
-RISING = ("#f5f2ea", "#cfe3d6", "#8fc3a6", "#3f8d68", "#123f2c")
 
 
 def lines(
@@ -97,11 +96,11 @@ def heat_map(
     columns: Sequence[str],
     x_label: str = "",
     y_label: str = "",
-    centre: float | None = None,
+    centre: float,
 ) -> str:
     """Draw a table of numbers, shape (rows, columns), as coloured cells, row 0 on top.
 
-    With `centre`, such as 1.0 for an even load, what lies below and above it has different colours. Cells show their
+    What lies below and above `centre`, such as 1.0 for an even load, has different colours. Cells show their
     number while there is room for it.
     """
     from matplotlib.colors import LinearSegmentedColormap, Normalize  # noqa: PLC0415 - slow to import
@@ -110,9 +109,9 @@ def heat_map(
     cell = max(3.0, min(30.0, 420 / max(len(rows), 1)))
     left, top = 14 + max(map(_wide, rows), default=0), 24 if y_label else 6
     figure, axes = _canvas(int(cell * len(rows)) + top + 40, left=left, right=8, top=top, bottom=40)
-    reach = float(np.abs(table - centre).max()) or 1.0 if centre is not None else 0.0
-    norm = Normalize(centre - reach, centre + reach) if centre is not None else Normalize(table.min(), table.max())
-    shades = LinearSegmentedColormap.from_list("loads", LOADS if centre is not None else RISING)
+    reach = float(np.abs(table - centre).max()) or 1.0
+    norm = Normalize(centre - reach, centre + reach)
+    shades = LinearSegmentedColormap.from_list("loads", LOADS)
     many = table.size > 4096  # as one bitmap: a path a cell would weigh megabytes
     axes.pcolormesh(
         table, cmap=shades, norm=norm, edgecolors="none" if many else PAPER, linewidth=0 if many else 1, rasterized=many
@@ -125,15 +124,15 @@ def heat_map(
         axis.set_ticks(np.arange(0, len(names), step) + 0.5, names[::step])
     if len(columns) <= 16 and cell >= 12:
         for (row, column), value in np.ndenumerate(table):
-            dark = norm(value) > 0.8 or (centre is not None and norm(value) < 0.1)
+            dark = not 0.1 <= norm(value) <= 0.8
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SIZE - 0.5}
             axes.text(column + 0.5, row + 0.5, f"{value:.2f}", color="#ffffff" if dark else "#23272a", **style)
     return _finish(figure, f"{y_label} × {x_label}")
 
 
-def bars(values: Mapping[str, float], *, unit: str = "", emphasis: Collection[str] = ()) -> str:
+def bars(values: Mapping[str, float], *, emphasis: Collection[str] = ()) -> str:
     """Draw one horizontal bar a name, its value at its end; names in `emphasis` have the strong colour."""
-    shown = {name: f"{value:,.4g}{unit}" for name, value in values.items()}
+    shown = {name: f"{value:,.4g}" for name, value in values.items()}
     left, right = (14 + max(map(_wide, texts), default=0) for texts in (shown, shown.values()))
     figure, axes = _canvas(22 * len(values) + 12, left=left, right=right, top=4, bottom=4)
     places = np.arange(len(values))
