@@ -112,7 +112,7 @@ def test_any_file_is_understood_or_refused(tmp_path_factory, content):
     ("tables", "message"),
     [
         ({"train": {"stepps": 1}}, r"unknown key 'stepps' in \[train\]; did you mean 'steps'\?"),
-        ({"train": {"zzz": 1}}, "known: inner, limit, name, rate, sources, steps"),
+        ({"train": {"zzz": 1}}, "known: steps, "),
         ({"trian": {}}, r"unknown table \[trian\] in the recipe; did you mean 'train'\?"),
         ({"train": {"steps": "many"}}, r"train\.steps = 'many': .*integer"),
         ({"train": {"inner": {"rate": []}}}, r"train\.inner\.rate = \[\]"),

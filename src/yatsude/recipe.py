@@ -15,7 +15,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from yatsude.errors import RecipeError
 from yatsude.files import new_file
 
-__all__ = ["Tables", "digest", "read", "resolve", "secret", "write"]
+__all__ = ["Tables", "digest", "nearest", "read", "resolve", "secret", "write"]
 
 S = TypeVar("S")
 
@@ -60,7 +60,7 @@ def resolve(tables: Tables, sections: Mapping[str, type[Any]], name: str, kind: 
     """Build the settings of table `name`; every table and key of the recipe must be known to `sections`."""
     for table in tables:
         if table not in sections:
-            raise RecipeError(f"unknown table [{table}] in the recipe{_nearest(table, sections)}")
+            raise RecipeError(f"unknown table [{table}] in the recipe{nearest(table, sections)}")
     values = tables.get(name, {})
     _refuse_unknown(values, name, kind)
     try:
@@ -103,12 +103,19 @@ def secret(value: str) -> str:
     return os.environ[match[1]]
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """End of a message about an unknown `word`: the known one it resembles, or else all of them."""
+    near = difflib.get_close_matches(word, names := list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
+
+
 def _refuse_unknown(values: Mapping[str, Any], name: str, kind: type[Any]) -> None:
     """Check the keys of table `name`, and of the tables in it."""
-    known = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in known:
-            raise RecipeError(f"unknown key '{key}' in [{name}]{_nearest(key, known)}")
+            raise RecipeError(f"unknown key '{key}' in [{name}]{nearest(key, known)}")
         if isinstance(value, dict) and dataclasses.is_dataclass(known[key]):
             _refuse_unknown(value, f"{name}.{key}", known[key])
 
@@ -123,11 +130,6 @@ def _split(item: str) -> tuple[list[str], Any]:
         return names, tomllib.loads(f"v = {text.strip()}")["v"]
     except tomllib.TOMLDecodeError:
         return names, text.strip()  # a bare word is a string: --set model.preset=tiny
-
-
-def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 def _toml(value: object) -> str:

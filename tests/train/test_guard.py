@@ -9,14 +9,14 @@ from yatsude.train.guard import Guard
 
 @pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss is nan"), (1.0, math.inf, "norm is inf")])
 def test_what_is_no_number_stops_at_once(loss, norm, what):
-    guard = Guard()
+    guard = Guard("train")
     guard.watch(1, 3.0, 1.0)
     with pytest.raises(TrainingError, match=rf"{what} at step 2; the last checkpoint is good: lower train\.optimizer"):
         guard.watch(2, loss, norm)
 
 
 def test_a_climbing_loss_stops_and_is_not_saved_before():
-    guard = Guard()
+    guard = Guard("train")
     for step in range(100):
         guard.watch(step, 3.0, 1.0)
     assert guard.good
@@ -28,23 +28,28 @@ def test_a_climbing_loss_stops_and_is_not_saved_before():
 
 
 def test_a_noisy_or_a_slowly_falling_loss_goes_on():
-    guard = Guard()
+    guard = Guard("train")
     for step in range(1000):
         guard.watch(step, 9.0 - step / 200 + 2 * (-1) ** step, 1.0)
     assert guard.good
 
 
 def test_the_first_steps_may_climb():
-    guard = Guard()
+    guard = Guard("train")
     for step in range(10):
         guard.watch(step, 3.0 + 20 * step, 1.0)
 
 
 def test_a_restored_guard_remembers():
-    one, other = Guard(), Guard()
+    one, other = Guard("train"), Guard("train")
     for step in range(60):
         one.watch(step, 3.0, 1.0)
     other.restore(one.state())
     for guard in (one, other):
         guard.watch(60, 5.0, 1.0)
     assert one.state() == other.state()
+
+
+def test_the_table_that_holds_the_rates_is_named():
+    with pytest.raises(TrainingError, match=r"lower tune\.optimizer\.rate and muon_rate"):
+        Guard("tune").watch(1, math.nan, 1.0)

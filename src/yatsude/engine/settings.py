@@ -4,10 +4,9 @@ import dataclasses
 from typing import Literal
 
 from yatsude.errors import RecipeError, RequestError
+from yatsude.spec.settings import Precision
 
-__all__ = ["EngineSettings", "Precision", "SamplingSettings"]
-
-Precision = Literal["auto", "fp32", "bf16"]
+__all__ = ["EngineSettings", "SamplingSettings"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

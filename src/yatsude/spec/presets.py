@@ -6,12 +6,11 @@ section 4.2) and of Rakuten AI 3.0 that was trained from it: 256 routed experts,
 """
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
 from yatsude.errors import RecipeError
+from yatsude.recipe import nearest
 from yatsude.spec.chat import END, PAD, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
 
@@ -91,14 +90,9 @@ def preset(name: str, **changes: Any) -> ModelConfig:
     4096
     """
     if name not in PRESETS:
-        raise RecipeError(f"unknown preset '{name}'{_nearest(name, PRESETS)}")
+        raise RecipeError(f"unknown preset '{name}'{nearest(name, PRESETS)}")
     known = [field.name for field in dataclasses.fields(ModelConfig)]
     for key in changes:
         if key not in known:
-            raise RecipeError(f"unknown model field '{key}'{_nearest(key, known)}")
+            raise RecipeError(f"unknown model field '{key}'{nearest(key, known)}")
     return dataclasses.replace(PRESETS[name], **changes)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

@@ -1,11 +1,15 @@
 """Which model a recipe wants: a preset, and single fields of it by hand."""
 
 import dataclasses
+from typing import Literal
 
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.presets import preset
 
-__all__ = ["ModelSettings", "resolve"]
+__all__ = ["ModelSettings", "Precision", "resolve"]
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""Of the products, in training and in use; `auto` measures which one is faster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,14 @@ class ModelSettings:
     rms_norm_eps: float | None = None
     initializer_range: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown preset and a shape that cannot be built."""
+        resolve(self)
 
-def resolve(settings: ModelSettings, vocab_size: int) -> ModelConfig:
-    """Shape of the model that `settings` describe, over a tokenizer's vocabulary."""
+
+def resolve(settings: ModelSettings, vocab_size: int | None = None) -> ModelConfig:
+    """Shape of the model that `settings` describe, over a tokenizer's vocabulary (none: the preset's)."""
     changes = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
-    return preset(changes.pop("preset"), vocab_size=vocab_size, **changes)
+    if vocab_size is not None:
+        changes["vocab_size"] = vocab_size
+    return preset(changes.pop("preset"), **changes)

@@ -15,7 +15,9 @@ GRACE_STEPS = 50
 class Guard:
     """Watches the training loss, in nats a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str) -> None:
+        """`table` of the recipe is where the rates stand."""
+        self.table = table
         self.smooth = math.nan
         self.best = math.inf
         self._seen = 0
@@ -30,8 +32,8 @@ class Guard:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{name} is {value} at step {step}; the last checkpoint is good: lower train.optimizer.rate and"
-                    " muon_rate, or look at the data around this step"
+                    f"{name} is {value} at step {step}; the last checkpoint is good: lower"
+                    f" {self.table}.optimizer.rate and muon_rate, or look at the data around this step"
                 )
         self.smooth = loss if math.isnan(self.smooth) else self.smooth + SMOOTHING * (loss - self.smooth)
         self.best = min(self.best, self.smooth)
@@ -39,7 +41,7 @@ class Guard:
         if self._seen > GRACE_STEPS and self.smooth > self.best + LIMIT_NATS:
             raise TrainingError(
                 f"loss diverges: {self.smooth:.2f} at step {step} after {self.best:.2f} before; the last checkpoint is"
-                " good: lower train.optimizer.rate and muon_rate"
+                f" good: lower {self.table}.optimizer.rate and muon_rate"
             )
 
     def state(self) -> list[float]:

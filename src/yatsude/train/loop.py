@@ -59,7 +59,7 @@ class Loop:
         self.workers, self.evaluate, self.identity = workers, evaluate, identity
         self.weights = Weights(model, dtype, workers.count)
         self.optimizer = Optimizer(settings.optimizer, self.weights)
-        self.guard = Guard()
+        self.guard = Guard(settings.table)
         self.step = 0
         self.seconds = 0.0
         self.score: Score | None = None

@@ -1,13 +1,12 @@
 """Settings of training, without torch."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar
 
 from yatsude.errors import RecipeError
+from yatsude.spec.settings import Precision
 
-__all__ = ["LoopSettings", "OptimizerSettings", "Precision", "TrainSettings"]
-
-Precision = Literal["auto", "bf16", "fp32"]
+__all__ = ["LoopSettings", "OptimizerSettings", "TrainSettings"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,8 @@ class OptimizerSettings:
 class LoopSettings:
     """What pre-training and fine-tuning share; nothing of the machine but its precision and workers."""
 
+    table: ClassVar[str] = "train"
+    """Of a recipe: messages name it."""
     steps: int = 1000
     sequence_length: int = 256
     sequences_per_step: int = 8
@@ -68,10 +69,10 @@ class LoopSettings:
         }
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise RecipeError(f"{name} = {getattr(self, name)}: expected at least {value}")
+                raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected at least {value}")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"{name} = {getattr(self, name)}: expected a share from 0 to 1")
+                raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected a share from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,4 +88,4 @@ class TrainSettings(LoopSettings):
         """Refuse numbers with which nothing can be trained."""
         super().__post_init__()
         if self.candidates < 0:
-            raise RecipeError(f"candidates = {self.candidates}: expected 0 (all tokens) or more")
+            raise RecipeError(f"train.candidates = {self.candidates}: expected 0 (all tokens) or more")
