@@ -84,7 +84,6 @@ def _contend(
         model,
         settings,
         fixed=frozenset({"preset"}),
-        tune_sequences=settings.sequences_per_step,
     )
     print("\n".join(choice.reasons), flush=True)
     settings = choice.train

@@ -51,7 +51,7 @@ def write_model(folder, tokens, stage="train", seed=0):
     initialise(model, seed)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
-    finish(model, folder, stage, tokens, {}, "")
+    finish(model, folder, stage, [tokens], {}, "")
     return model
 
 

@@ -62,9 +62,8 @@ def opened(tokens):
 
 @pytest.fixture
 def workers():
-    two = Workers(2)
-    yield two
-    two.close()
+    with Workers(2) as two:
+        yield two
 
 
 def test_the_fit_approaches_what_the_counts_allow(opened, build, workers):

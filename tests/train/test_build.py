@@ -185,6 +185,7 @@ def damaged(tokens, tmp_path, name, content):
         ("train/shards.json", b"{}", "are damaged"),
         ("validation/characters.npy", b"", "are damaged"),
         ("manifest.json", b"{", "is damaged"),
+        ("tokenizer.json", b"[]", "is not what was written"),
     ],
 )
 def test_damaged_shards_are_one_clear_error_and_leave_nothing(tokens, tmp_path, settings, name, content, message):
@@ -203,3 +204,9 @@ def test_a_folder_without_tokens_says_which_stage_writes_them(tmp_path, settings
     with pytest.raises(DataError, match="yatsude tokenizer"):
         run(tmp_path, tmp_path / "out", settings)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_shard_altered_at_equal_size_is_not_trained_on(tokens, tmp_path, settings):
+    content = (tokens / "train" / "tokens-00000.bin").read_bytes()
+    with pytest.raises(DataError, match=r"tokens-00000\.bin is not what was written"):
+        run(damaged(tokens, tmp_path, "train/tokens-00000.bin", content[::-1]), tmp_path / "out", settings)

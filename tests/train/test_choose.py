@@ -10,8 +10,8 @@ from yatsude.spec.counts import count
 from yatsude.spec.presets import LADDER
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import choose as room
-from yatsude.train.choose import choose
-from yatsude.train.settings import TrainSettings
+from yatsude.train.choose import choose, tune_steps
+from yatsude.train.settings import LoopSettings, TrainSettings
 
 NOTHING = frozenset()
 ARITHMETIC = 3e10
@@ -43,11 +43,10 @@ def pick(tokens):
             model or ModelSettings(),
             train or TrainSettings(workers=2, bigram_start=False),
             fixed=fixed,
-            tune_sequences=8,
             measure=speed,
         )
 
-    run.asked = asked
+    run.asked, run.speed = asked, speed
     return run
 
 
@@ -65,13 +64,14 @@ def test_only_as_much_of_the_ladder_is_measured_as_is_needed(pick):
 
 
 @pytest.mark.parametrize("minutes", [0.5, 2, 10, 60, 600])
-def test_steps_times_tokens_fit_the_time(pick, minutes):
-    choice = pick(minutes)
+def test_steps_times_tokens_fit_the_time(pick, tokens, minutes):
+    choice, tune = pick(minutes), LoopSettings()
     active = count(resolve(choice.model, 8192)).active
     speed = ARITHMETIC / active
     batch = choice.train.sequences_per_step * choice.train.sequence_length
     seconds = choice.train.steps * batch / speed
-    tuning = choice.tune_steps * 8 * choice.train.sequence_length / speed
+    steps, _ = tune_steps(minutes, tokens, choice.model, choice.train, tune, measure=pick.speed)
+    tuning = steps * tune.sequences_per_step * tune.sequence_length / speed
     assert 0.85 * 60 * minutes <= seconds + tuning <= 60 * minutes
     assert tuning == pytest.approx(room.TUNE_SHARE * (seconds + tuning), rel=0.1)
 
@@ -84,9 +84,24 @@ def test_a_long_run_takes_larger_steps_not_only_more(pick):
     assert long.steps >= room.STEPS
 
 
-def test_a_very_short_time_still_trains(pick):
+def test_a_very_short_time_still_trains(pick, tokens):
     choice = pick(0.001)
-    assert choice.train.steps == choice.tune_steps == 20
+    assert choice.train.steps == 20
+    assert tune_steps(0.001, tokens, choice.model, choice.train, LoopSettings(), measure=pick.speed)[0] == 20
+
+
+def test_tuning_is_measured_as_it_will_run(tokens):
+    measured = []
+
+    def speed(_model, train, _text):
+        measured.append((train.candidates, train.sequence_length, train.sequences_per_step))
+        return 1000.0
+
+    train, tune = TrainSettings(sequence_length=128), LoopSettings(sequence_length=512, sequences_per_step=4)
+    steps, reason = tune_steps(10, tokens, ModelSettings(), train, tune, measure=speed)
+    assert measured == [(0, 512, 4)]
+    assert 0.9 * 120 <= steps * 4 * 512 / 1000.0 <= 120
+    assert f"{steps:,} steps of tuning at 1,000 tokens/s" in reason
 
 
 def test_a_preset_set_by_hand_stays(pick):
@@ -115,12 +130,11 @@ def test_everything_else_is_as_the_recipe_says(pick):
 
 def test_every_choice_says_why_in_numbers(pick):
     choice = pick(10)
-    assert len(choice.reasons) >= 4
+    assert len(choice.reasons) >= 3
     assert all(any(letter.isdigit() for letter in reason) and "\n" not in reason for reason in choice.reasons)
     said = "\n".join(choice.reasons)
     assert f"model {choice.model.preset}: " in said
     assert f"{choice.train.steps:,} steps of {choice.train.sequences_per_step} sequences" in said
-    assert f"{choice.tune_steps:,} steps of tuning" in said
     assert "not " in said  # the next larger one, and why not
 
 

@@ -91,6 +91,13 @@ def test_singular_values_come_near_1(shape):
     assert aligned.min() > 0.97  # the same singular vectors
 
 
+def test_more_steps_are_more_steps():
+    matrices = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    results = [orthogonalise(matrices, steps) for steps in (0, 5, 6)]
+    assert not torch.equal(results[0], results[1])
+    assert not torch.equal(results[1], results[2])
+
+
 def test_scale_does_not_matter_and_zero_stays_zero():
     matrices = torch.randn(2, 16, 24)
     near = orthogonalise(matrices, 5)
@@ -157,11 +164,11 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(build):
 def test_workers_share_the_update_and_change_nothing(build, settings):
     masters = []
     for count in (1, 3):
-        weights, workers = Weights(build(), torch.float32, count), Workers(count)
+        weights = Weights(build(), torch.float32, count)
         optimizer = Optimizer(dataclasses.replace(settings, clip=0.1), weights)
-        for step in range(3):
-            gradients(weights, step)
-            optimizer.step(1.0, float(weights.gradient.norm()), workers)
+        with Workers(count) as workers:
+            for step in range(3):
+                gradients(weights, step)
+                optimizer.step(1.0, float(weights.gradient.norm()), workers)
         masters.append(weights.master)
-        workers.close()
     torch.testing.assert_close(masters[0], masters[1], rtol=0, atol=2e-6 if settings is ADAMW else 2e-4)

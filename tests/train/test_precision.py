@@ -22,3 +22,12 @@ def test_measuring_leaves_the_threads_as_they_were():
     before = torch.get_num_threads()
     assert precision.choose("auto")[0] in (torch.bfloat16, torch.float32)
     assert torch.get_num_threads() == before
+
+
+def test_a_run_keeps_what_was_measured_and_a_wish_leaves_no_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_giga_flops", lambda dtype: 4.0 if dtype == torch.bfloat16 else 1.0)
+    assert precision.settled(tmp_path, "fp32")[0] == torch.float32
+    assert precision.settled(tmp_path, "auto")[0] == torch.bfloat16
+    monkeypatch.setattr(precision, "_giga_flops", lambda dtype: 1.0 if dtype == torch.bfloat16 else 4.0)
+    precision.settled(tmp_path, "fp32")  # such a run may be refused, and what it wished for must not outlive it
+    assert precision.settled(tmp_path, "auto") == (torch.bfloat16, "bf16, as this run began")

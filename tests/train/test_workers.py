@@ -7,22 +7,28 @@ from yatsude.train.workers import Workers, cores, keep_freed_memory
 
 
 def test_results_come_in_order_from_threads_of_one_core_each():
-    workers, meet = Workers(2), threading.Barrier(2, timeout=20)
+    meet = threading.Barrier(2, timeout=20)
 
     def work(number):
         meet.wait()  # both are at work at once
         return number, torch.get_num_threads()
 
-    assert workers.map(work, [5, 6]) == [(5, 1), (6, 1)]
-    workers.close()
+    with Workers(2) as workers:
+        assert workers.map(work, [5, 6]) == [(5, 1), (6, 1)]
 
 
 def test_the_first_error_is_raised():
-    workers = Workers(2)
-    with pytest.raises(ZeroDivisionError):
+    with Workers(2) as workers:
+        with pytest.raises(ZeroDivisionError):
+            workers.map(lambda x: 1 / x, [1, 0])
+        assert workers.map(lambda x: 1 / x, [1, 2]) == [1, 0.5]
+
+
+def test_an_error_ends_the_threads_too():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), Workers(2) as workers:
         workers.map(lambda x: 1 / x, [1, 0])
-    assert workers.map(lambda x: 1 / x, [1, 2]) == [1, 0.5]
-    workers.close()
+    assert threading.active_count() == before
 
 
 def test_the_machine_has_a_core():

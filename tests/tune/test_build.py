@@ -15,9 +15,8 @@ from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import preset
 from yatsude.train.build import finish
 from yatsude.train.monitor import read_log
-from yatsude.train.settings import OptimizerSettings
-from yatsude.tune.build import build
-from yatsude.tune.settings import TuneSettings
+from yatsude.tune.build import build, digest
+from yatsude.tune.settings import TuneOptimizerSettings, TuneSettings
 
 TRAIN = [(f"駅の前で、友だちを{n}人待ちます。", f"I wait for {n}.") for n in range(60)]
 ASIDE = [(f"駅の前で、友だちを{n}人待ちます。", f"I wait for {n}.") for n in range(100, 110)]
@@ -29,7 +28,7 @@ SETTINGS = TuneSettings(
     checkpoint_steps=7,
     precision="fp32",
     workers=1,
-    optimizer=OptimizerSettings(rate=5e-3, embedding_rate=2e-2, muon_rate=1e-2, weight_decay=0.0),
+    optimizer=TuneOptimizerSettings(rate=5e-3, embedding_rate=2e-2, muon_rate=1e-2),
 )
 
 
@@ -49,7 +48,7 @@ def places(tmp_path, write_data, tokenizer):
     manifest.write(tokens, "tokenizer", inputs=[data])
     model = Transformer(preset("pico", vocab_size=tokenizer.vocab_size))
     initialise(model, 0)
-    finish(model, tmp_path / "base", "train", tokens, {}, "")
+    finish(model, tmp_path / "base", "train", [tokens], {}, "")
     return tmp_path / "base", data
 
 
@@ -70,7 +69,7 @@ def test_answers_get_cheaper_and_the_folder_explains_itself(places, tmp_path):
     assert summary.bits_per_character == last
     page = manifest.read(summary.model, "tune")
     manifest.check(summary.model, page)
-    assert [entry.stage for entry in page.inputs] == ["train"]
+    assert [entry.stage for entry in page.inputs] == ["train", "data"]
     assert page.counts["answer_bits_per_character"] == round(last, 4)
     tuned, before = hf.load(summary.model, torch.float32), hf.load(base, torch.float32)
     assert not torch.equal(tuned.lm_head.weight, before.lm_head.weight)
@@ -124,9 +123,13 @@ def test_a_few_own_conversations_are_enough_and_others_are_another_run(places, t
     path = tmp_path / "own.jsonl"
     own_talks(path, "はい。")
     settings = dataclasses.replace(SETTINGS, sources=(f"file:{path}",), steps=4, evaluations=1)
-    summary = build(settings, base, data, tmp_path / "tune")
+    summary, before = build(settings, base, data, tmp_path / "tune"), digest(settings)
     assert math.isfinite(summary.bits_per_character)
+    page = manifest.read(summary.model, "tune")
+    assert [entry.source for entry in page.licences] == [f"file:{path}"]
+    assert page.recipe_sha256 == before
     own_talks(path, "いいえ。")
+    assert digest(settings) != before
     with pytest.raises(CheckpointError, match="other settings or other text"):
         build(settings, base, data, tmp_path / "tune")
 

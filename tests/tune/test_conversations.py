@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from yatsude.errors import DataError, RecipeError
+from yatsude.errors import DataError
 from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS
-from yatsude.tune.conversations import conversations
+from yatsude.tune.conversations import conversations, state
 
 TRAIN = [(f"東京駅の前で、{n}番の友だちを待っています。", f"I wait for friend {n} at Tokyo.") for n in range(80)]
 ASIDE = [(f"大阪城の下を、{n}羽の鳥が飛んでいきました。", f"Bird {n} flew below Osaka castle.") for n in range(40)]
@@ -172,9 +172,14 @@ def test_a_bad_file_is_one_line(tmp_path, content, words):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_source_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"tune\.sources: 'pears' is unknown"):
-        conversations(("pears",), tmp_path, "train", 10)
+def test_a_file_at_home_with_a_byte_order_mark_is_read_and_its_state_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "own.jsonl"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert len(conversations(("file:~/own.jsonl",), tmp_path, "train", 10)) == 1
+    assert state(("pairs", "file:~/own.jsonl")) == [(str(path), path.stat().st_size, path.stat().st_mtime_ns)]
+    with pytest.raises(DataError, match=r"no conversations at .*absent; check the path in tune\.sources"):
+        state(("file:~/absent",))
 
 
 def test_a_folder_without_data_says_which_stage_writes_it(tmp_path):

@@ -70,7 +70,7 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
         kept = options.Settings(path, None)
         say(f"model and run as chosen before, in {path}")
         return kept.of("model"), kept.of("train"), kept.of("tune")
-    from yatsude.train.choose import choose  # noqa: PLC0415
+    from yatsude.train.choose import choose, tune_steps  # noqa: PLC0415
 
     _title("measuring this machine")
     tune = settings.of("tune")
@@ -80,12 +80,13 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
         settings.of("model"),
         settings.of("train"),
         fixed=settings.given("model") | settings.given("train"),
-        tune_sequences=tune.sequences_per_step,
     )
     for reason in choice.reasons:
         say(f"  {reason}")
     if "steps" not in settings.given("tune"):
-        tune = dataclasses.replace(tune, steps=choice.tune_steps)
+        steps, reason = tune_steps(minutes, run / "tokenizer", choice.model, choice.train, tune)
+        say(f"  {reason}")
+        tune = dataclasses.replace(tune, steps=steps)
     recipe.write(path, {"model": choice.model, "train": choice.train, "tune": tune}, comment=origin)
     return choice.model, choice.train, tune
 
@@ -93,13 +94,14 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
 def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path, restart: bool) -> None:
     from yatsude.train.build import build as build_model  # noqa: PLC0415
     from yatsude.tune.build import build as build_chat  # noqa: PLC0415
+    from yatsude.tune.build import digest as tune_digest  # noqa: PLC0415
 
     base, chat = run / "train" / "model", run / "tune" / "model"
     digest = recipe.digest({"model": model, "train": train})
     if not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
         _title("training")
         build_model(model, train, run / "tokenizer", run / "train", restart)
-    if not manifest.is_current(chat, "tune", recipe.digest({"tune": tune}), [base]):
+    if not manifest.is_current(chat, "tune", tune_digest(tune), [base]):
         _title("tuning")
         build_chat(tune, base, run / "data", run / "tune", restart)
 

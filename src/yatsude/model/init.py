@@ -5,7 +5,7 @@ from torch import nn
 
 from yatsude.model.transformer import Transformer
 
-__all__ = ["initialise"]
+__all__ = ["initialise", "writes"]
 
 
 @torch.no_grad()
@@ -28,5 +28,9 @@ def initialise(model: Transformer, seed: int) -> None:
         elif weight.ndim == 1:
             nn.init.ones_(weight)
         else:
-            writes = name.endswith(("o_proj.weight", "down_proj.weight", "down_proj"))
-            weight.normal_(std=weight.shape[-1] ** -0.5 * (depth if writes else 1.0), generator=generator)
+            weight.normal_(std=weight.shape[-1] ** -0.5 * (depth if writes(name) else 1.0), generator=generator)
+
+
+def writes(name: str) -> bool:
+    """Whether the matrix of this name writes to the residual stream."""
+    return name.endswith(("o_proj.weight", "down_proj.weight", "down_proj"))

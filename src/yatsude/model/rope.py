@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from yatsude.model.precision import wide
+
 __all__ = ["Rotary", "rotate"]
 
 
@@ -23,7 +25,6 @@ class Rotary(nn.Module):
 
 def rotate(x: Tensor, rotations_BTR: Tensor) -> Tensor:
     """Rotate neighbouring pairs of the last dimension of `x`, shape (B, T, heads, width)."""
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(wide(x).unflatten(-1, (-1, 2)))
     turned = pairs * rotations_BTR[:, :, None].to(pairs.dtype)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)

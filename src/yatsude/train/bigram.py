@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from yatsude.model.init import writes
 from yatsude.model.transformer import Transformer
 from yatsude.progress import bar
 from yatsude.shards import Shards
@@ -128,7 +129,7 @@ def start(
         model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(head)
         for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight", "down_proj")):
+            if writes(name):
                 weight.zero_()
 
 

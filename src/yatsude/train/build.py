@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from yatsude.progress import say
 from yatsude.shards import Shards
 from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
+from yatsude.tokenizer.pack import ENGLISH
+from yatsude.tokenizer.tokenizer import FILES as TOKENIZER_FILES
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
@@ -35,10 +37,8 @@ __all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "identity_of"
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
-ENGLISH = "english"
 ENGLISH_WEIGHT = 0.2
 """Of a pair of English tokens beside one of Japanese, in the bigram start."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,9 @@ class Summary:
 
 def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: Path, restart: bool = False) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped."""
-    manifest.read(tokens, "tokenizer")
+    page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
+    manifest.check(tokens, page)
     feed = Feed(shards, settings.sequence_length, settings.seed)
     config = resolve(model, shards.vocab_size)
     if restart:
@@ -71,31 +72,30 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     say(f"precision: {reason}")
     counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
-    workers = train_workers(settings.workers, settings.sequences_per_step)
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
-    if settings.bigram_start and state.latest(folder / "checkpoints") is None:
-        bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
-    loop = Loop(
-        settings,
-        fresh,
-        feed,
-        folder,
-        dtype=dtype,
-        workers=workers,
-        evaluate=functools.partial(
-            score,
-            shards=validation,
-            window=settings.sequence_length,
-            documents=settings.evaluation_documents,
-            spread=workers.map,
-        ),
-        identity=identity_of(sections, tokens),
-        candidates=candidates_of(settings, shards),
-    )
-    recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
-    trained = loop.run()
-    workers.close()
+    with train_workers(settings.workers, settings.sequences_per_step) as workers:
+        if settings.bigram_start and state.latest(folder / "checkpoints") is None:
+            bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
+        loop = Loop(
+            settings,
+            fresh,
+            feed,
+            folder,
+            dtype=dtype,
+            workers=workers,
+            evaluate=functools.partial(
+                score,
+                shards=validation,
+                window=settings.sequence_length,
+                documents=settings.evaluation_documents,
+                spread=workers.map,
+            ),
+            identity=identity_of(sections, tokens),
+            candidates=candidates_of(settings, shards),
+        )
+        recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
+        trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
     summary = Summary(
         model=folder / "model",
@@ -104,7 +104,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         seconds=loop.seconds,
     )
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
-    finish(trained, folder / "model", STAGE, tokens, figures, recipe.digest(sections))
+    finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections))
     return summary
 
 
@@ -134,9 +134,15 @@ def train_workers(wish: int, sequences: int) -> Workers:
 
 
 def finish(
-    model: Transformer, folder: Path, stage: str, source: Path, figures: Mapping[str, int | float | str], digest: str
+    model: Transformer,
+    folder: Path,
+    stage: str,
+    inputs: Sequence[Path],
+    figures: Mapping[str, int | float | str],
+    digest: str,
+    licences: Iterable[manifest.Licence] = (),
 ) -> None:
-    """Write the trained model beside its run: weights in float32, the tokenizer of `source`, and a manifest.
+    """Write the trained model beside its run: weights in float32, the first input's tokenizer, and a manifest.
 
     A figure that was not measured (NaN) is left out.
     """
@@ -144,5 +150,5 @@ def finish(
     with new_folder(folder) as draft:
         hf.write(model, draft, torch.float32, SHARD_BYTES)
         for name in TOKENIZER_FILES:
-            shutil.copyfile(source / name, draft / name)
-        manifest.write(draft, stage, inputs=[source], counts=known, recipe_sha256=digest)
+            shutil.copyfile(inputs[0] / name, draft / name)
+        manifest.write(draft, stage, inputs=inputs, licences=licences, counts=known, recipe_sha256=digest)

@@ -19,9 +19,11 @@ from yatsude.train import bigram, precision
 from yatsude.train.build import candidates_of, train_workers
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import LoopSettings, TrainSettings
 
-__all__ = ["Choice", "choose", "tokens_per_second"]
+__all__ = ["Choice", "choose", "tokens_per_second", "tune_steps"]
+
+Measure = Callable[[ModelSettings, TrainSettings, Shards], float]
 
 TUNE_SHARE = 0.2
 """Of the minutes: enough to learn the form of an answer, short enough to leave the language its time."""
@@ -42,7 +44,6 @@ class Choice:
 
     model: ModelSettings
     train: TrainSettings
-    tune_steps: int
     reasons: tuple[str, ...]
 
 
@@ -53,10 +54,9 @@ def choose(
     train: TrainSettings,
     *,
     fixed: frozenset[str],
-    tune_sequences: int,
-    measure: Callable[[ModelSettings, TrainSettings, Shards], float] | None = None,
+    measure: Measure | None = None,
 ) -> Choice:
-    """Choose preset, steps and batch for `minutes` of training and tuning together.
+    """Choose preset, steps and batch for `minutes` of training and tuning together, of which tuning has its share.
 
     `fixed` names the keys that were set by hand (`preset`, `steps`, `sequences_per_step`): those stay.
     """
@@ -72,18 +72,32 @@ def choose(
     if "steps" not in fixed:
         spent = _start_seconds(model, train, shards, reasons)
         train = _steps(train, speed * max(seconds - spent, seconds / 4), fixed, reasons)
-    tune_tokens = speed * 60 * minutes * TUNE_SHARE * MARGIN
-    tune_steps = max(20, int(tune_tokens / (tune_sequences * train.sequence_length)))
-    reasons.append(f"{tune_steps:,} steps of tuning: {TUNE_SHARE:.0%} of the {minutes:g} minutes")
-    return Choice(model=model, train=train, tune_steps=tune_steps, reasons=tuple(reasons))
+    return Choice(model=model, train=train, reasons=tuple(reasons))
+
+
+def tune_steps(
+    minutes: float,
+    tokens: Path,
+    model: ModelSettings,
+    train: TrainSettings,
+    tune: LoopSettings,
+    *,
+    measure: Measure | None = None,
+) -> tuple[int, str]:
+    """Steps of tuning in its share of `minutes`, and why; measured as tuning is done, over the whole vocabulary."""
+    names = ("sequence_length", "sequences_per_step", "precision", "workers")
+    alike = dataclasses.replace(train, candidates=0, **{name: getattr(tune, name) for name in names})
+    speed = (measure or tokens_per_second)(model, alike, Shards(tokens / "train"))
+    batch = tune.sequences_per_step * tune.sequence_length
+    steps = max(20, int(speed * 60 * minutes * TUNE_SHARE * MARGIN / batch))
+    return steps, f"{steps:,} steps of tuning at {speed:,.0f} tokens/s: {TUNE_SHARE:.0%} of the {minutes:g} minutes"
 
 
 def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards) -> float:
     """Train for a few seconds and throw the result away; tokens a second of wall-clock time."""
     fresh = Transformer(resolve(model, shards.vocab_size))
     initialise(fresh, train.seed)
-    workers = train_workers(train.workers, train.sequences_per_step)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, train_workers(train.workers, train.sequences_per_step) as workers:
         loop = Loop(
             dataclasses.replace(train, steps=1_000_000),
             fresh,
@@ -101,8 +115,7 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
         while time.perf_counter() - start < SECONDS:
             loop.advance()
             steps += 1
-    seconds = time.perf_counter() - start
-    workers.close()
+        seconds = time.perf_counter() - start
     return steps * train.sequences_per_step * train.sequence_length / seconds
 
 
@@ -111,7 +124,7 @@ def _preset(
     train: TrainSettings,
     shards: Shards,
     seconds: float,
-    measure: Callable[[ModelSettings, TrainSettings, Shards], float],
+    measure: Measure,
     reasons: list[str],
 ) -> tuple[ModelSettings, float]:
     """Climb the ladder as long as the next model still sees enough text in the time."""
@@ -136,9 +149,8 @@ def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, r
     if not train.bigram_start:
         return 0.0
     shape = shards.vocab_size, resolve(model, shards.vocab_size).hidden_size
-    workers = train_workers(train.workers, train.sequences_per_step)
-    spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers)
-    workers.close()
+    with train_workers(train.workers, train.sequences_per_step) as workers:
+        spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers)
     reasons.append(f"{spent:.0f} s of the time for the bigram start")
     return spent
 

@@ -13,6 +13,7 @@ __all__ = ["Optimizer", "orthogonalise"]
 
 ROOT_MEAN_SQUARE = 0.2
 """Size of a Muon update relative to its rate, that of a typical AdamW update (Moonlight, arXiv 2502.16982, eq. 4)."""
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Optimizer:
@@ -93,13 +94,11 @@ def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
     if wide:
         x = x.mT
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
-    for a, b, c in COEFFICIENTS[-steps:]:
+    a, b, c = COEFFICIENTS
+    for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if wide else x).to(matrices.dtype)
-
-
-COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 def _square(stack: Tensor, part: Slice) -> Tensor:

@@ -28,8 +28,10 @@ def choose(wish: str) -> tuple[torch.dtype, str]:
 
 def settled(folder: Path, wish: str) -> tuple[torch.dtype, str]:
     """Precision of the run in `folder`: chosen once and noted there, so that a resumed run computes as it began."""
+    if wish != "auto":
+        return choose(wish)  # and no note: it would outlive a run that is then refused for its other settings
     note = folder / "precision.txt"
-    if wish == "auto" and note.is_file():
+    if note.is_file():
         kept = note.read_text(encoding="utf-8").strip()
         return (torch.bfloat16 if kept == "bf16" else torch.float32), f"{kept}, as this run began"
     dtype, reason = choose(wish)

@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 
@@ -31,7 +31,10 @@ class Workers:
         """Apply `function` to all items at once; results in order, the first error is raised."""
         return list(self._pool.map(function, items))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 

@@ -1,5 +1,6 @@
 """From a trained model to one that answers: the stage `tune`. Its folder is laid out as that of `train`."""
 
+import hashlib
 import math
 import shutil
 from pathlib import Path
@@ -15,11 +16,11 @@ from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.train import precision
 from yatsude.train.build import Summary, finish, identity_of, train_workers
 from yatsude.train.loop import Loop
-from yatsude.tune.conversations import conversations
+from yatsude.tune.conversations import conversations, state
 from yatsude.tune.feed import ChatFeed
 from yatsude.tune.settings import TuneSettings
 
-__all__ = ["STAGE", "build"]
+__all__ = ["STAGE", "build", "digest"]
 
 STAGE = "tune"
 EVALUATION_ROWS = 16
@@ -39,20 +40,20 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
-    workers = train_workers(settings.workers, settings.sequences_per_step)
-    loop = Loop(
-        settings,
-        hf.load(model, torch.float32),
-        feed,
-        folder,
-        dtype=dtype,
-        workers=workers,
-        evaluate=lambda replica: _score(replica, validation),
-        identity=f"{identity_of(sections, model)}:{feed.digest()}",
-    )
-    recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
-    trained = loop.run()
-    workers.close()
+    page = digest(settings)  # of the files as they were when they were read
+    with train_workers(settings.workers, settings.sequences_per_step) as workers:
+        loop = Loop(
+            settings,
+            hf.load(model, torch.float32),
+            feed,
+            folder,
+            dtype=dtype,
+            workers=workers,
+            evaluate=lambda replica: _score(replica, validation),
+            identity=f"{identity_of(sections, model)}:{feed.digest()}",
+        )
+        recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
+        trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else math.nan
     tokens = settings.steps * settings.sequences_per_step * settings.sequence_length
     figures = {
@@ -60,8 +61,22 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         "tuning_tokens_seen": tokens,
         "seconds": round(loop.seconds, 1),
     }
-    finish(trained, folder / "model", STAGE, model, figures, recipe.digest(sections))
+    read = [data] if "pairs" in settings.sources else []
+    finish(trained, folder / "model", STAGE, [model, *read], figures, page, _licences(settings))
     return Summary(model=folder / "model", bits_per_character=bits, tokens=tokens, seconds=loop.seconds)
+
+
+def digest(settings: TuneSettings) -> str:
+    """Name what the stage would write now: the settings, and the state of the user's own conversations."""
+    own = state(settings.sources)
+    return hashlib.sha256(f"{recipe.digest({STAGE: settings})}{own or ''}".encode()).hexdigest()
+
+
+def _licences(settings: TuneSettings) -> list[manifest.Licence]:
+    own = [source for source in settings.sources if source != "pairs"]
+    return [
+        manifest.Licence(source=source, licence="owner's own", attribution="the owner of the files") for source in own
+    ]
 
 
 def _feed(settings: TuneSettings, tokenizer: Tokenizer, data: Path, split: str, limit: int) -> ChatFeed:

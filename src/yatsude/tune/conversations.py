@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from yatsude.errors import DataError, RecipeError
+from yatsude.errors import DataError
 from yatsude.spec.chat import ROLES
 from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut
 from yatsude.tokenizer.corpus import columns
 
-__all__ = ["Conversation", "conversations"]
+__all__ = ["Conversation", "conversations", "state"]
 
 Conversation = list[dict[str, str]]
 LONGEST_CHAIN = 3
@@ -32,13 +32,27 @@ def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: 
     for source in sources:
         if source == "pairs":
             found += _from_pairs(data_folder, split, limit)
-        elif source.startswith("file:"):
-            found += _of_split(list(_from_file(Path(source.removeprefix("file:")))), split)
         else:
-            raise RecipeError(f"tune.sources: '{source}' is unknown; expected 'pairs' or 'file:PATH'")
+            found += _of_split(list(_from_file(_path(source))), split)
     if not found and split == "train":
         raise DataError(f"no conversations in {', '.join(sources)}; give tune.sources a file with some")
     return found
+
+
+def state(sources: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time (ns) of each file among the sources: another state is other conversations."""
+    paths = [_path(source) for source in sources if source != "pairs"]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise _missing(missing[0])
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _path(source: str) -> Path:
+    return Path(source.removeprefix("file:")).expanduser()
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"no conversations at {path}; check the path in tune.sources")
 
 
 def _from_pairs(data_folder: Path, split: str, limit: int) -> list[Conversation]:
@@ -92,12 +106,12 @@ def _talk(question: str, answer: str) -> Conversation:
 
 def _from_file(path: Path) -> Iterator[Conversation]:
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield _checked(line, f"{path} line {number}")
     except FileNotFoundError:
-        raise DataError(f"no conversations at {path}; check the path in tune.sources") from None
+        raise _missing(path) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it and run again") from None
 
