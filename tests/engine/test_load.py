@@ -51,7 +51,7 @@ def test_bf16_is_chosen_only_where_it_is_clearly_faster(make_model, monkeypatch,
 
 
 def test_what_is_missing_is_named(tmp_path, folder):
-    with pytest.raises(CheckpointError, match=r"no model in .*nowhere; run 'yatsude export'"):
+    with pytest.raises(CheckpointError, match=r"no model in .*nowhere; 'yatsude train' and 'yatsude export' write one"):
         load(tmp_path / "nowhere")
     (folder / "model.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(CheckpointError, match="safetensors"):
