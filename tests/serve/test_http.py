@@ -10,6 +10,7 @@ import pytest
 
 from yatsude.engine.worker import Worker
 from yatsude.errors import MachineError, RecipeError
+from yatsude.serve.app import STATIC
 from yatsude.serve.run import bind
 from yatsude.serve.settings import ServeSettings
 from yatsude.spec.tasks import TASKS
@@ -157,7 +158,7 @@ def test_a_model_that_fails_tells_the_client_and_not_its_insides(web, engine, mo
 
 
 def test_the_page_is_served_under_a_strict_policy(web):
-    for path in ("/", "/static/page.js", "/static/page.css", "/static/leaf.svg"):
+    for path in ("/", *(f"/static/{file.name}" for file in STATIC.iterdir())):
         answer = web.get(path)
         assert answer.status_code == 200
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

@@ -324,6 +324,7 @@ def test_where_the_guess_was_wrong_the_server_decides(page):
 )
 def test_errors_are_told_in_japanese(page, reply, words):
     page.expected_complaints = 1
+    settings(page, max_tokens="8")
     page.route("**/v1/chat/completions", lambda route: route.fulfill(**reply) if reply else route.abort())
     ask(page, "猫")
     expect(page.locator(".error")).to_contain_text(words)

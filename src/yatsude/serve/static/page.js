@@ -1,65 +1,14 @@
 // The chat page. It talks to the server it came from and to nobody else; conversations stay in this browser.
 
-const WORDS = {
-  ja: {
-    skip: "入力欄へ", newChat: "新しい会話", conversations: "会話の一覧", storedHere: "会話はこの端末だけに保存されます。", exportAll: "書き出す",
-    welcome: "こんにちは。何を書きましょう。", welcomeMore: "この端末で動く小さなモデルが答えます。\nまちがえることもあるので、大切なことは確かめてください。",
-    taskNames: { plain: "そのまま" }, log: "会話", tasks: "用途", question: "質問", placeholder: "メッセージを入力", send: "送信", stop: "止める", toEnd: "いちばん下へ",
-    settings: "設定", close: "閉じる", done: "完了", cancel: "取り消す", reset: "初期値に戻す", editing: "最後の質問を直しています",
-    system: "システムプロンプト", systemHint: "例：ていねいな日本語で短く答えてください。", temperature: "温度", temperatureHint: "低いほど手堅く、高いほど多彩に",
-    topP: "top-p", topPHint: "確率の高い候補だけを残す割合", maxTokens: "最大トークン数", maxTokensHint: "答えの長さの上限", seed: "シード",
-    seedHint: "同じ数なら同じ答え", byDefault: "おまかせ", noSeed: "毎回変える", theme: "色", themeAuto: "端末に合わせる", themeLight: "明るい", themeDark: "暗い",
-    enter: "Enter キー", enterSends: "送信（Shift+Enter で改行）", enterBreaks: "改行（Ctrl+Enter で送信）",
-    you: "あなた", model: "モデル", copy: "コピー", copied: "コピーしました", again: "もう一度答える", edit: "質問を直す", remove: "削除", retry: "もう一度試す",
-    removeSure: (title) => `「${title}」を削除しますか。元には戻せません。`, untitled: "新しい会話", stopped: "ここで止めました。", cut: "長さの上限に達しました。",
-    empty: "答えは空でした。", thinking: "考えています", answered: "答えが届きました",
-    left: (n) => `会話が長いので、古い発言 ${n} 件を省いて答えました。`,
-    speed: (tokens, seconds, rate) => `${tokens} トークン・${seconds} 秒・${rate} トークン/秒`,
-    context: (n) => `${n.toLocaleString("ja")} トークンまで読めます`,
-    errors: {
-      offline: "サーバーにつながりません。yatsude serve が動いているか確かめてください。",
-      broken: "答えが途中で切れました。もう一度試してください。",
-      context_length_exceeded: "文章が長すぎて、このモデルには読めません。短くするか、新しい会話を始めてください。",
-      overloaded: "いま混み合っています。少し待ってから、もう一度試してください。",
-      model_not_found: "サーバーのモデルが替わったようです。ページを読み込み直してください。",
-      413: "送る内容が大きすぎます。会話を短くしてください。", 500: "サーバーの中で問題が起きました。詳しくはサーバーの画面を見てください。",
-      other: (status, message) => `サーバーが断りました（${status}）：${message}`, storage: "この端末の保存領域がいっぱいです。古い会話を削除してください。",
-    },
-  },
-  en: {
-    skip: "To the input", newChat: "New chat", conversations: "Conversations", storedHere: "Conversations are kept on this device only.", exportAll: "Export",
-    welcome: "Hello. What shall we write?", welcomeMore: "A small model on this machine answers.\nIt can be wrong: check what matters.",
-    taskNames: { plain: "As it is", to_japanese: "English → Japanese", to_english: "Japanese → English", continue: "Continue", rephrase: "Rephrase" },
-    log: "Conversation", tasks: "Task", question: "Question", placeholder: "Write a message", send: "Send", stop: "Stop", toEnd: "To the end",
-    settings: "Settings", close: "Close", done: "Done", cancel: "Cancel", reset: "Reset", editing: "Editing the last question",
-    system: "System prompt", systemHint: "For example: answer briefly and politely.", temperature: "Temperature", temperatureHint: "Lower is safer, higher is livelier",
-    topP: "top-p", topPHint: "Share of likely tokens that is kept", maxTokens: "Max tokens", maxTokensHint: "Longest answer", seed: "Seed",
-    seedHint: "Same number, same answer", byDefault: "Default", noSeed: "New every time", theme: "Colours", themeAuto: "As the device", themeLight: "Light", themeDark: "Dark",
-    enter: "Enter key", enterSends: "Sends (Shift+Enter: new line)", enterBreaks: "New line (Ctrl+Enter: send)",
-    you: "You", model: "Model", copy: "Copy", copied: "Copied", again: "Answer again", edit: "Edit the question", remove: "Delete", retry: "Try again",
-    removeSure: (title) => `Delete "${title}"? This cannot be undone.`, untitled: "New chat", stopped: "Stopped here.", cut: "The longest length was reached.",
-    empty: "The answer was empty.", thinking: "Thinking", answered: "The answer has arrived",
-    left: (n) => `The conversation is long: the ${n} oldest messages were left out.`,
-    speed: (tokens, seconds, rate) => `${tokens} tokens · ${seconds} s · ${rate} tokens/s`,
-    context: (n) => `reads up to ${n.toLocaleString("en")} tokens`,
-    errors: {
-      offline: "The server cannot be reached. Is yatsude serve running?", broken: "The answer was cut off. Please try again.",
-      context_length_exceeded: "The text is too long for this model. Shorten it or start a new chat.",
-      overloaded: "The server is busy. Please try again in a moment.", model_not_found: "The server has another model now. Please reload the page.",
-      413: "This is too large to send. Shorten the conversation.", 500: "Something failed inside the server; its output says what.",
-      other: (status, message) => `The server refused (${status}): ${message}`, storage: "The storage of this device is full. Delete old conversations.",
-    },
-  },
-};
+import { markdown } from "./markdown.js";
+import { $, announce, copier, make, symbol, tool } from "./nodes.js";
+import { words } from "./words.js";
 
 const DEFAULTS = { language: "ja", theme: "", enter: "", system: "", temperature: "", top_p: "", max_tokens: "256", seed: "" };
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
 const IN_SETTINGS = ["system", ...NUMBERS, "theme", "enter"];
 const SAFARI_ENTER_MS = 50;
 const REDRAWN = 4; // the last two questions and answers: only their buttons change
-
-const $ = (id) => document.getElementById(id);
-const words = () => WORDS[settings.language] ?? WORDS.ja;
 
 // ---------------------------------------------------------------- storage
 
@@ -118,136 +67,6 @@ function shelve({ id, title, updated }) {
 function readShelf() {
   shelf.clear();
   stored.conversations().forEach(shelve);
-}
-
-// ---------------------------------------------------------------- small helpers
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") node.className = value;
-    else if (name === "onclick") node.addEventListener("click", value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-function symbol(name, className = "") {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#${name}`);
-  svg.setAttribute("aria-hidden", "true");
-  if (className) svg.setAttribute("class", className);
-  svg.append(use);
-  return svg;
-}
-
-function tool(icon, label, act) {
-  return make("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick: act }, symbol(icon));
-}
-
-function copier(text) {
-  const button = tool("i-copy", words().copy, async () => {
-    await copyText(text());
-    button.replaceChildren(symbol("i-done"));
-    announce(words().copied);
-    setTimeout(() => button.replaceChildren(symbol("i-copy")), 1500);
-  });
-  return button;
-}
-
-async function copyText(text) {
-  if (navigator.clipboard) {
-    await navigator.clipboard.writeText(text).catch(() => {});
-    return;
-  }
-  const area = make("textarea", { class: "unseen" }); // plain http from another machine has no clipboard interface
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
-}
-
-const announce = (text) => ($("announce").textContent = text);
-
-// ---------------------------------------------------------------- Markdown
-
-/** Markdown to DOM nodes. Text only ever becomes text nodes, so nothing a model writes can become markup. */
-function markdown(source) {
-  const out = document.createDocumentFragment();
-  const lines = source.split("\n");
-  for (let at = 0; at < lines.length; ) at = block(lines, at, out);
-  return out;
-}
-
-function block(lines, at, out) {
-  const line = lines[at];
-  const fence = line.match(/^\s*(```+|~~~+)/);
-  if (fence) {
-    let end = at + 1;
-    while (end < lines.length && !lines[end].trim().startsWith(fence[1])) end += 1;
-    out.append(codeBlock(lines.slice(at + 1, end).join("\n")));
-    return end + 1;
-  }
-  if (!line.trim()) return at + 1;
-  const heading = line.match(/^(#{1,6})\s+(.*)/);
-  if (heading) {
-    out.append(make(`h${Math.min(heading[1].length + 1, 4)}`, {}, ...inline(heading[2])));
-    return at + 1;
-  }
-  if (/^\s*([-*_])(\s*\1){2,}\s*$/.test(line)) {
-    out.append(make("hr"));
-    return at + 1;
-  }
-  if (line.includes("|") && /^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$/.test(lines[at + 1] ?? "")) {
-    return table(lines, at, out);
-  }
-  for (const [tag, mark] of [["ul", /^\s*[-*+・]\s+/], ["ol", /^\s*\d{1,3}[.)]\s+/], ["blockquote", /^\s*>\s?/]]) {
-    if (!mark.test(line)) continue;
-    let end = at;
-    while (end < lines.length && mark.test(lines[end])) end += 1;
-    const inner = lines.slice(at, end).map((text) => text.replace(mark, ""));
-    if (tag === "blockquote") out.append(make(tag, {}, markdown(inner.join("\n"))));
-    else out.append(make(tag, startOf(tag, line), ...inner.map((text) => make("li", {}, ...inline(text)))));
-    return end;
-  }
-  let end = at + 1;
-  while (end < lines.length && lines[end].trim() && !/^\s*(```|~~~|#{1,6}\s|>|[-*+]\s|\d{1,3}[.)]\s)/.test(lines[end])) end += 1;
-  out.append(make("p", {}, ...inline(lines.slice(at, end).join("\n"))));
-  return end;
-}
-
-const startOf = (tag, line) => (tag === "ol" ? { start: String(parseInt(line, 10) || 1) } : {});
-
-function codeBlock(code) {
-  const pre = make("pre", { tabindex: "0" }, make("code", {}, code));
-  return make("div", { class: "block" }, pre, copier(() => code));
-}
-
-function table(lines, at, out) {
-  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-  const row = (tag, line) => make("tr", {}, ...cells(line).map((cell) => make(tag, {}, ...inline(cell))));
-  let end = at + 2;
-  while (end < lines.length && lines[end].includes("|")) end += 1;
-  const body = make("tbody", {}, ...lines.slice(at + 2, end).map((line) => row("td", line)));
-  out.append(make("div", { class: "table", tabindex: "0" }, make("table", {}, make("thead", {}, row("th", lines[at])), body)));
-  return end;
-}
-
-const INLINE = /(`+)(.+?)\1|\*\*(.+?)\*\*|\*(?!\s)([^*\n]+?)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/s;
-
-function inline(text) {
-  const match = text.match(INLINE);
-  if (!match) return [text];
-  const [all, , code, strong, emphasis, label, address] = match;
-  let node;
-  if (code !== undefined) node = make("code", {}, code.trim() || code);
-  else if (strong !== undefined) node = make("strong", {}, ...inline(strong));
-  else if (emphasis !== undefined) node = make("em", {}, ...inline(emphasis));
-  else node = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, ...inline(label));
-  return [text.slice(0, match.index), node, ...inline(text.slice(match.index + all.length))];
 }
 
 // ---------------------------------------------------------------- drawing
@@ -328,8 +147,8 @@ function drawConversations() {
 }
 
 function speak() {
-  const table = words();
   document.documentElement.lang = settings.language;
+  const table = words();
   document.documentElement.dataset.theme = settings.theme;
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = table[node.dataset.t];
   for (const node of document.querySelectorAll("[data-placeholder]")) node.placeholder = table[node.dataset.placeholder];

@@ -1,0 +1,55 @@
+// What the page says, in each of its languages; the document's own `lang` chooses.
+
+const WORDS = {
+  ja: {
+    skip: "入力欄へ", newChat: "新しい会話", conversations: "会話の一覧", storedHere: "会話はこの端末だけに保存されます。", exportAll: "書き出す",
+    welcome: "こんにちは。何を書きましょう。", welcomeMore: "この端末で動く小さなモデルが答えます。\nまちがえることもあるので、大切なことは確かめてください。",
+    taskNames: { plain: "そのまま" }, log: "会話", tasks: "用途", question: "質問", placeholder: "メッセージを入力", send: "送信", stop: "止める", toEnd: "いちばん下へ",
+    settings: "設定", close: "閉じる", done: "完了", cancel: "取り消す", reset: "初期値に戻す", editing: "最後の質問を直しています",
+    system: "システムプロンプト", systemHint: "例：ていねいな日本語で短く答えてください。", temperature: "温度", temperatureHint: "低いほど手堅く、高いほど多彩に",
+    topP: "top-p", topPHint: "確率の高い候補だけを残す割合", maxTokens: "最大トークン数", maxTokensHint: "答えの長さの上限", seed: "シード",
+    seedHint: "同じ数なら同じ答え", byDefault: "おまかせ", noSeed: "毎回変える", theme: "色", themeAuto: "端末に合わせる", themeLight: "明るい", themeDark: "暗い",
+    enter: "Enter キー", enterSends: "送信（Shift+Enter で改行）", enterBreaks: "改行（Ctrl+Enter で送信）",
+    you: "あなた", model: "モデル", copy: "コピー", copied: "コピーしました", again: "もう一度答える", edit: "質問を直す", remove: "削除", retry: "もう一度試す",
+    removeSure: (title) => `「${title}」を削除しますか。元には戻せません。`, untitled: "新しい会話", stopped: "ここで止めました。", cut: "長さの上限に達しました。",
+    empty: "答えは空でした。", thinking: "考えています", answered: "答えが届きました",
+    left: (n) => `会話が長いので、古い発言 ${n} 件を省いて答えました。`,
+    speed: (tokens, seconds, rate) => `${tokens} トークン・${seconds} 秒・${rate} トークン/秒`,
+    context: (n) => `${n.toLocaleString("ja")} トークンまで読めます`,
+    errors: {
+      offline: "サーバーにつながりません。yatsude serve が動いているか確かめてください。",
+      broken: "答えが途中で切れました。もう一度試してください。",
+      context_length_exceeded: "文章が長すぎて、このモデルには読めません。短くするか、新しい会話を始めてください。",
+      overloaded: "いま混み合っています。少し待ってから、もう一度試してください。",
+      model_not_found: "サーバーのモデルが替わったようです。ページを読み込み直してください。",
+      413: "送る内容が大きすぎます。会話を短くしてください。", 500: "サーバーの中で問題が起きました。詳しくはサーバーの画面を見てください。",
+      other: (status, message) => `サーバーが断りました（${status}）：${message}`, storage: "この端末の保存領域がいっぱいです。古い会話を削除してください。",
+    },
+  },
+  en: {
+    skip: "To the input", newChat: "New chat", conversations: "Conversations", storedHere: "Conversations are kept on this device only.", exportAll: "Export",
+    welcome: "Hello. What shall we write?", welcomeMore: "A small model on this machine answers.\nIt can be wrong: check what matters.",
+    taskNames: { plain: "As it is", to_japanese: "English → Japanese", to_english: "Japanese → English", continue: "Continue", rephrase: "Rephrase" },
+    log: "Conversation", tasks: "Task", question: "Question", placeholder: "Write a message", send: "Send", stop: "Stop", toEnd: "To the end",
+    settings: "Settings", close: "Close", done: "Done", cancel: "Cancel", reset: "Reset", editing: "Editing the last question",
+    system: "System prompt", systemHint: "For example: answer briefly and politely.", temperature: "Temperature", temperatureHint: "Lower is safer, higher is livelier",
+    topP: "top-p", topPHint: "Share of likely tokens that is kept", maxTokens: "Max tokens", maxTokensHint: "Longest answer", seed: "Seed",
+    seedHint: "Same number, same answer", byDefault: "Default", noSeed: "New every time", theme: "Colours", themeAuto: "As the device", themeLight: "Light", themeDark: "Dark",
+    enter: "Enter key", enterSends: "Sends (Shift+Enter: new line)", enterBreaks: "New line (Ctrl+Enter: send)",
+    you: "You", model: "Model", copy: "Copy", copied: "Copied", again: "Answer again", edit: "Edit the question", remove: "Delete", retry: "Try again",
+    removeSure: (title) => `Delete "${title}"? This cannot be undone.`, untitled: "New chat", stopped: "Stopped here.", cut: "The longest length was reached.",
+    empty: "The answer was empty.", thinking: "Thinking", answered: "The answer has arrived",
+    left: (n) => `The conversation is long: the ${n} oldest messages were left out.`,
+    speed: (tokens, seconds, rate) => `${tokens} tokens · ${seconds} s · ${rate} tokens/s`,
+    context: (n) => `reads up to ${n.toLocaleString("en")} tokens`,
+    errors: {
+      offline: "The server cannot be reached. Is yatsude serve running?", broken: "The answer was cut off. Please try again.",
+      context_length_exceeded: "The text is too long for this model. Shorten it or start a new chat.",
+      overloaded: "The server is busy. Please try again in a moment.", model_not_found: "The server has another model now. Please reload the page.",
+      413: "This is too large to send. Shorten the conversation.", 500: "Something failed inside the server; its output says what.",
+      other: (status, message) => `The server refused (${status}): ${message}`, storage: "The storage of this device is full. Delete old conversations.",
+    },
+  },
+};
+
+export const words = () => WORDS[document.documentElement.lang] ?? WORDS.ja;
