@@ -10,6 +10,7 @@ from yatsude.checkpoint.settings import ExportSettings
 from yatsude.errors import CheckpointError, RecipeError, YatsudeError
 from yatsude.manifest import Licence
 from yatsude.spec import chat
+from yatsude.tokenizer.tokenizer import Tokenizer
 
 MESSAGES = [{"role": "user", "content": "こんにちは"}]
 
@@ -70,7 +71,8 @@ def test_transformers_chats_with_the_folder(model, tokenizer, tmp_path):
     folder, _ = exported(model, tokenizer, tmp_path, settings=ExportSettings(dtype="float32"))
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     text = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)
-    assert text == chat.render(MESSAGES)
+    mine = Tokenizer.load(folder)
+    assert text == mine.decode(mine.encode_chat(MESSAGES), skip_special=False)
     prompt = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert peer.generation_config.eos_token_id == [0, 2]

@@ -3,6 +3,7 @@
 import dataclasses
 
 from yatsude.errors import RecipeError
+from yatsude.spec.chat import TEMPERATURE, TOP_P
 
 __all__ = ["ServeSettings"]
 
@@ -17,9 +18,9 @@ class ServeSettings:
     """0: any free one."""
     model_name: str = ""
     """What clients call the model; empty: the name of its folder."""
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """For requests that name none, as those of the chat page do until its user chooses."""
-    top_p: float = 0.95
+    top_p: float = TOP_P
     """For requests that name none."""
     max_waiting: int = 64
     """Answers that may wait for a free row; more requests are sent away with status 503."""

@@ -5,11 +5,19 @@
 `<|endoftext|>` both opens and closes a text, so that packed documents are separated by one token.
 """
 
-from collections.abc import Mapping, Sequence
-
-from yatsude.errors import RequestError
-
-__all__ = ["ASSISTANT", "CHAT_TEMPLATE", "END", "PAD", "ROLES", "SPECIAL_TOKENS", "SYSTEM", "TEXT", "USER", "render"]
+__all__ = [
+    "ASSISTANT",
+    "CHAT_TEMPLATE",
+    "END",
+    "PAD",
+    "ROLES",
+    "SPECIAL_TOKENS",
+    "SYSTEM",
+    "TEMPERATURE",
+    "TEXT",
+    "TOP_P",
+    "USER",
+]
 
 TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -27,18 +35,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""The same as `render`, in the Jinja that transformers, vLLM and SGLang read."""
+"""The form above, in the Jinja that transformers, vLLM and SGLang read."""
 
-
-def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-    """Join `{"role", "content"}` messages; with `add_generation_prompt` the assistant's turn is opened.
-
-    >>> render([{"role": "user", "content": "やあ"}])
-    '<|endoftext|><|user|>やあ<|end|><|assistant|>'
-    """
-    parts = [TEXT]
-    for message in messages:
-        if message["role"] not in ROLES:
-            raise RequestError(f"role '{message['role']}' is unknown; expected one of {', '.join(ROLES)}")
-        parts += [ROLES[message["role"]], message["content"], END]
-    return "".join([*parts, ASSISTANT] if add_generation_prompt else parts)
+TEMPERATURE, TOP_P = 0.7, 0.95
+"""How an answer is drawn where nobody says otherwise."""
