@@ -33,7 +33,9 @@ def load(folder: Path, settings: EngineSettings | None = None) -> Engine:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no model in {folder}; 'yatsude train' and 'yatsude export' write one, or check the path")
+        raise CheckpointError(
+            f"no model in {folder}; 'yatsude train' and 'yatsude export' write one, or check the path"
+        )
     tokenizer = Tokenizer.load(folder)
     model, reason = _model(folder, settings)
     say(f"engine: {reason}")

@@ -94,10 +94,8 @@ def fit(
                 parts = np.array_split(generator.permutation(shape[0]), PARTS)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share((step + 1) / steps, 10 / steps, 1.0)
-            batch = _Batch(
-                pairs=pairs, embedding=embedding.detach(), head=head.detach(), eps=eps, dtype=dtype, scale=PARTS / total
-            )
-            nats = batch.gradients(parts[step % PARTS], embedding, head, workers)
+            part = parts[step % PARTS]
+            nats = _gradients(pairs, part, embedding, head, eps=eps, dtype=dtype, scale=PARTS / total, workers=workers)
             optimizer.step()
             progress.advance(1, f"{nats:.3f} nats a token")
     with torch.no_grad():
@@ -113,8 +111,7 @@ def seconds(shape: tuple[int, int], dtype: torch.dtype, workers: Workers) -> flo
     embedding, head = torch.randn(shape), torch.randn(shape)
     for _ in range(2):  # the first one is a warm-up
         begin = time.perf_counter()
-        batch = _Batch(pairs=pairs, embedding=embedding, head=head, eps=1e-6, dtype=dtype, scale=1.0)
-        batch.gradients(contexts, embedding, head, workers)
+        _gradients(pairs, contexts, embedding, head, eps=1e-6, dtype=dtype, scale=1.0, workers=workers)
     return EPOCHS * PARTS * (time.perf_counter() - begin)
 
 
@@ -133,41 +130,41 @@ def start(
                 weight.zero_()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """One step's tables, and what the workers make of them."""
+@torch.no_grad()
+def _gradients(
+    pairs: Pairs,
+    contexts: npt.NDArray[np.int64],
+    embedding_VD: Tensor,
+    head_VD: Tensor,
+    *,
+    eps: float,
+    dtype: torch.dtype,
+    scale: float,
+    workers: Workers,
+) -> float:
+    """Set the tables' gradients of the contexts' cross-entropy times `scale`; that cross-entropy comes back."""
+    narrow_VD = head_VD.to(dtype)
 
-    pairs: Pairs
-    embedding: Tensor
-    head: Tensor
-    eps: float
-    dtype: torch.dtype
-    scale: float
-
-    @torch.no_grad()
-    def gradients(self, contexts: npt.NDArray[np.int64], embedding: Tensor, head: Tensor, workers: Workers) -> float:
-        """Set the gradients of the contexts' cross-entropy times `scale`; that cross-entropy comes back."""
-        narrow = self.head.to(self.dtype)
-        found = workers.map(lambda part: self._part(part, narrow), np.array_split(contexts, workers.count))
-        embedding.grad = torch.zeros_like(self.embedding)
-        for chosen, grad, _, _ in found:
-            embedding.grad[chosen] = grad
-        head.grad = torch.stack([grad for _, _, grad, _ in found]).sum(0)
-        return math.fsum(nats for *_, nats in found)
-
-    @torch.no_grad()
-    def _part(self, contexts_C: npt.NDArray[np.int64], head_VD: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    @torch.no_grad()  # threads do not inherit it
+    def part(contexts_C: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, float]:
         """Contexts, gradient of their embeddings, gradient of the head, and cross-entropy, all times `scale`."""
-        rows, following, counts = self.pairs.of(contexts_C)
+        rows, following, counts = pairs.of(contexts_C)
         chosen = torch.from_numpy(contexts_C)
-        x = self.embedding[chosen]
-        inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        x = embedding_VD[chosen]
+        inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
         hidden = x * inverse
-        narrow = hidden.to(self.dtype)
-        error = torch.softmax(narrow @ head_VD.T, -1)
+        narrow = hidden.to(dtype)
+        error = torch.softmax(narrow @ narrow_VD.T, -1)
         nats = -float((counts * error[rows, following].float().clamp_min(1e-30).log()).sum())
-        error *= torch.zeros(len(chosen)).index_add_(0, rows, counts)[:, None].to(self.dtype)
-        error.index_put_((rows, following), -counts.to(self.dtype), accumulate=True)
-        grad = (error @ head_VD).float() * self.scale
+        error *= torch.zeros(len(chosen)).index_add_(0, rows, counts)[:, None].to(dtype)
+        error.index_put_((rows, following), -counts.to(dtype), accumulate=True)
+        grad = (error @ narrow_VD).float() * scale
         grad = (grad - hidden * (grad * hidden).mean(-1, keepdim=True)) * inverse
-        return chosen, grad, (error.T @ narrow).float() * self.scale, nats * self.scale
+        return chosen, grad, (error.T @ narrow).float() * scale, nats * scale
+
+    found = workers.map(part, np.array_split(contexts, workers.count))
+    embedding_VD.grad = torch.zeros_like(embedding_VD)
+    for chosen, grad, _, _ in found:
+        embedding_VD.grad[chosen] = grad
+    head_VD.grad = torch.stack([grad for _, _, grad, _ in found]).sum(0)
+    return math.fsum(nats for *_, nats in found)
