@@ -8,7 +8,7 @@ from torch.nn import functional
 from yatsude import shards
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.train.build import candidates_of
-from yatsude.train.candidates import Candidates
+from yatsude.train.candidates import MULTIPLE, Candidates
 from yatsude.train.settings import TrainSettings
 
 VOCABULARY = 300
@@ -37,18 +37,25 @@ def _zipf():
     return share / share.sum()
 
 
+def _true(drawn):
+    """The candidates without their filling."""
+    assert len(drawn.tokens_C) == len(drawn.offsets_C)
+    return drawn.tokens_C[drawn.offsets_C > -math.inf]
+
+
 def test_all_targets_are_there_each_once_and_about_as_many_others_as_asked_for(opened, targets):
     candidates = Candidates(opened, 60, 0)
     sizes = []
     for step in range(200):
         drawn = candidates.draw(step, targets)
         assert set(targets[targets != IGNORED]) <= set(drawn.tokens_C.tolist())
-        assert len(drawn.tokens_C.unique()) == len(drawn.tokens_C) == len(drawn.offsets_C)
+        assert len(drawn.tokens_C) % MULTIPLE == 0
+        assert len(_true(drawn).unique()) == len(_true(drawn))
         places = drawn.places(torch.from_numpy(targets))
         counted = torch.from_numpy(targets) != IGNORED
         assert torch.equal(drawn.tokens_C[places[counted]], torch.from_numpy(targets)[counted])
         assert (places[~counted] == IGNORED).all()
-        sizes.append(len(drawn.tokens_C))
+        sizes.append(len(_true(drawn)))
     assert 60 <= np.mean(sizes) <= 60 + len(set(targets))
 
 
@@ -81,7 +88,7 @@ def test_frequent_tokens_are_always_there_and_not_corrected(opened):
 
 def test_with_all_tokens_drawn_the_loss_is_the_whole_one(opened, targets):
     drawn = Candidates(opened, VOCABULARY * 10_000, 0).draw(0, targets)
-    assert len(drawn.tokens_C) == VOCABULARY
+    assert len(_true(drawn)) == VOCABULARY
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(len(targets), 8, dtype=torch.float64, generator=generator)
     head = torch.randn(VOCABULARY, 8, dtype=torch.float64, generator=generator)
