@@ -150,6 +150,14 @@ def test_conversations_too_long_for_a_row_are_counted_on_the_screen(places, tmp_
     assert int(found[1]) == 9  # for validation there is the shortest of the eighteen
 
 
+def test_texts_without_a_manifest_are_refused_before_any_step(places, tmp_path):
+    base, data = places
+    (data / manifest.NAME).unlink()
+    with pytest.raises(DataError, match=r"no manifest\.json in .*data"):
+        build(SETTINGS, base, data, tmp_path / "tune")
+    assert not (tmp_path / "tune").exists()
+
+
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"no manifest\.json in"):
         build(SETTINGS, tmp_path, tmp_path, tmp_path / "tune")

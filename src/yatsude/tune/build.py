@@ -28,7 +28,9 @@ EVALUATION_ROWS = 16
 
 def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart: bool = False) -> Summary:
     """Tune the output of `yatsude train`; the same call goes on where an earlier one was stopped."""
-    manifest.read(model)
+    inputs = [model, data] if "pairs" in settings.sources else [model]
+    for source in inputs:
+        manifest.read(source)
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     sections = {STAGE: settings}
@@ -61,8 +63,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         "tuning_tokens_seen": tokens,
         "seconds": round(loop.seconds, 1),
     }
-    read = [data] if "pairs" in settings.sources else []
-    finish(trained, folder / "model", STAGE, [model, *read], figures, page, _licences(settings))
+    finish(trained, folder / "model", STAGE, inputs, figures, page, _licences(settings))
     return Summary(model=folder / "model", bits_per_character=bits, tokens=tokens, seconds=loop.seconds)
 
 
