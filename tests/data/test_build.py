@@ -8,10 +8,10 @@ import pytest
 
 from yatsude import manifest
 from yatsude.data import catalogue, reading
-from yatsude.data.build import build, digest
+from yatsude.data.build import build, digest, unreached
 from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, documents
 from yatsude.data.settings import DataSettings
-from yatsude.errors import DataError, NetworkError
+from yatsude.errors import DataError, MachineError, NetworkError
 
 SPLITS = (TRAIN, VALIDATION, HELD_OUT)
 
@@ -93,10 +93,20 @@ def test_an_optional_source_is_skipped_with_its_reason(own, monkeypatch, tmp_pat
     page = manifest.read(tmp_path / "out")
     assert [entry.source for entry in page.licences] == [own]
     assert page.counts["manpages-ja.skipped"] == "no way out"
+    assert unreached(tmp_path / "out") == ["manpages-ja"]
     with pytest.raises(NetworkError):
         build(settings(tmp_path, "tatoeba-ja", own), tmp_path / "out")
     with pytest.raises(DataError, match=r"no documents left of manpages-ja: manpages-ja was left out \(no way out\)"):
         build(settings(tmp_path, "manpages-ja"), tmp_path / "out")
+
+
+def test_a_source_that_this_machine_cannot_have_is_not_asked_for_again(own, monkeypatch, tmp_path):
+    def fail(source, folder):
+        raise MachineError("no apt-get")
+
+    monkeypatch.setitem(reading._READERS, "manpages", fail)
+    assert build(settings(tmp_path, "manpages-ja", own), tmp_path / "out").skipped
+    assert unreached(tmp_path / "out") == []
 
 
 def test_a_failed_build_leaves_the_old_folder(own, tmp_path):

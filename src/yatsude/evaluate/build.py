@@ -17,7 +17,7 @@ from yatsude.evaluate import report
 from yatsude.evaluate.measure import Inputs, measure
 from yatsude.evaluate.results import Chat, Crossing, Results, total
 from yatsude.evaluate.settings import EvaluateSettings
-from yatsude.files import new_file, new_folder, sha256_of
+from yatsude.files import new_file, new_folder
 from yatsude.progress import say
 
 __all__ = ["STAGE", "Summary", "build"]
@@ -90,7 +90,7 @@ def _check(model_folder: Path, data_folder: Path, tokens_folder: Path) -> None:
             f"{model_folder} has another tokenizer than {tokens_folder};"
             f" give the tokenizer folder that it was trained from"
         )
-    if sha256_of(data_folder / manifest.NAME) not in {entry.manifest_sha256 for entry in tokens.inputs}:
+    if not manifest.made_from(tokens, data_folder):
         raise DataError(
             f"{tokens_folder} was made from other text than {data_folder}; give the data folder it was made from,"
             " or run 'yatsude tokenizer' again"

@@ -16,7 +16,7 @@ import torch
 
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
-from yatsude.files import new_folder, sha256_of
+from yatsude.files import new_folder
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
@@ -122,8 +122,8 @@ def candidates_of(settings: TrainSettings, shards: Shards) -> Candidates | None:
 
 
 def identity_of(sections: Mapping[str, Any], source: Path) -> str:
-    """Name everything that a run's result depends on: its settings and the manifest of what it reads."""
-    return f"{recipe.digest(sections)}:{sha256_of(source / manifest.NAME)}"
+    """Name everything that a run's result depends on: its settings and the bytes of what it reads."""
+    return f"{recipe.digest(sections)}:{manifest.digest(manifest.read(source))}"
 
 
 def train_workers(wish: int, sequences: int) -> Workers:
