@@ -8,7 +8,7 @@ import pytest
 
 from yatsude import manifest
 from yatsude.data import catalogue, reading
-from yatsude.data.build import build, digest, unreached
+from yatsude.data.build import _safe, build, digest, unreached
 from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, documents
 from yatsude.data.settings import DataSettings
 from yatsude.errors import DataError, MachineError, NetworkError
@@ -117,6 +117,14 @@ def test_a_failed_build_leaves_the_old_folder(own, tmp_path):
         build(settings(tmp_path, f"file:{tmp_path / 'empty.txt'}"), tmp_path / "out")
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_every_source_has_a_cache_folder_of_its_own():
+    names = ["hf:a/b_c", "hf:a_b/c", "hf:a/b:c", "tatoeba-ja", "manpages-ja"]
+    folders = [_safe(catalogue.find(name)) for name in names]
+    assert len(set(folders)) == len(names)
+    assert folders[-2:] == ["tatoeba-ja", "manpages-ja"]  # as they were: their downloads are kept
+    assert not any("/" in folder for folder in folders)
 
 
 def test_settings_and_catalogue_import_nothing_heavy():

@@ -8,6 +8,7 @@ All documents are held in memory, about 1 GB for each 12 million characters.
 import dataclasses
 import hashlib
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -209,5 +210,5 @@ def _characters(texts: Sequence[Document]) -> int:
 
 
 def _safe(source: Source) -> str:
-    """A folder name for the source in the cache: hf:owner/name:split -> hf_owner_name_split."""
-    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in source.name)
+    """A folder name in the cache, another for every source: hf:owner/name:split -> hf%3Aowner%2Fname%3Asplit."""
+    return urllib.parse.quote(source.name, safe="")

@@ -54,7 +54,10 @@ def build(
 ) -> Summary:
     """Measure a pre-trained model on held-out text, and a tuned one on chat prompts; `folder` appears whole or not."""
     start = time.perf_counter()
+    inputs = [model_folder, data_folder, tokens_folder, *([chat_model] if chat_model else [])]
     _check(model_folder, data_folder, tokens_folder)
+    for place in inputs:
+        manifest.check(place, manifest.read(place))
     places = Inputs(
         model=model_folder,
         data=data_folder,
@@ -74,7 +77,6 @@ def build(
                 json.dumps({**headline, "results": details}, ensure_ascii=False, indent=1), encoding="utf-8"
             )
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
-        inputs = [model_folder, data_folder, tokens_folder, *([chat_model] if chat_model else [])]
         manifest.write(draft, STAGE, inputs=inputs, counts=headline, recipe_sha256=digest)
     _tell(summary)
     return summary

@@ -74,7 +74,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     workers = train_workers(settings.workers, settings.sequences_per_step)
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
-    if settings.bigram_start and state.latest(folder / "checkpoints") is None:
+    if settings.bigram_start and not state.exists(folder / "checkpoints"):
         bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
     loop = Loop(
         settings,
