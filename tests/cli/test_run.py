@@ -81,6 +81,7 @@ def test_figures_of_another_model_stay_out_of_the_card(yatsude, copy):
 
 def test_without_conversations_nothing_is_trained(copy, monkeypatch, tmp_path):
     monkeypatch.setattr("yatsude.train.build.build", lambda *_: pytest.fail("trained for nothing"))
+    shutil.rmtree(copy / "train")
     (tmp_path / "none.jsonl").write_text("")
     settings = options.Settings(None, [*SMALL, f"tune.sources=['file:{tmp_path / 'none.jsonl'}']"])
     with pytest.raises(DataError, match="no conversations in"):

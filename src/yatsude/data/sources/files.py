@@ -151,7 +151,7 @@ def _content(path: Path) -> bytes:
             import zstandard  # noqa: PLC0415
 
             with path.open("rb") as stream:
-                return bytes(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True).read())
+                return bytes(zstandard.ZstdDecompressor().stream_reader(stream).read())
         return path.read_bytes()
     except PermissionError:
         raise DataError(f"{path} may not be read; give yourself the right to (chmod u+r)") from None

@@ -115,5 +115,5 @@ def _unpacked(name: str, packed: io.BytesIO) -> IO[bytes]:
     if name.endswith(".gz"):
         return cast(IO[bytes], gzip.open(packed))
     if name.endswith(".zst"):
-        return cast(IO[bytes], zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True))
+        return cast(IO[bytes], zstandard.ZstdDecompressor().stream_reader(packed))
     return packed
