@@ -168,6 +168,9 @@ def test_other_text_does_not_touch_a_run(tokens, tmp_path, settings):
     run(tokens, tmp_path / "run", settings)
     shutil.copytree(tokens, tmp_path / "other")
     manifest.write(tmp_path / "other", "tokenizer", counts={"documents": 1})
+    run(tmp_path / "other", tmp_path / "run", settings)  # the same bytes, described anew
+    (tmp_path / "other" / "recipe.toml").write_text("[tokenizer]\n")
+    manifest.write(tmp_path / "other", "tokenizer")
     with pytest.raises(CheckpointError, match="other settings or other text"):
         run(tmp_path / "other", tmp_path / "run", settings)
 
