@@ -1,5 +1,6 @@
-# make run    everything from nothing to a chat page      make test   the whole test suite
+# make run    everything from nothing to a chat page      make test   the test suite, with style and types
 # make soak   longer proofs                               make lint   style and types
+# Options of yatsude run go into ARGS: make run MINUTES=30 ARGS=--restart
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
@@ -8,7 +9,7 @@ STAMP := .venv/.installed
 .PHONY: run test soak lint clean
 
 run: $(STAMP)
-	$(BIN)/yatsude run --minutes $(MINUTES)
+	$(BIN)/yatsude run --minutes $(MINUTES) $(ARGS)
 
 test: $(STAMP)-dev lint
 	$(BIN)/python -m pytest -q --durations=10

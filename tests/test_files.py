@@ -54,6 +54,18 @@ def test_an_error_leaves_the_old_folder(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask for a process")
+def test_what_a_killed_process_left_is_put_right_and_a_living_one_is_left_alone(tmp_path):
+    path, nobody = tmp_path / "out", 999_999_999
+    for name in (f".out.{nobody}.old", f".out.{nobody}.part", f".out.{os.getppid()}.part", f".outer.{nobody}.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inner").write_text(name)
+    with pytest.raises(ZeroDivisionError), new_folder(path):
+        raise ZeroDivisionError
+    assert (path / "inner").read_text() == f".out.{nobody}.old"
+    assert names(tmp_path) == sorted([f".out.{os.getppid()}.part", f".outer.{nobody}.part", "out"])
+
+
 def test_a_full_disk_names_the_place_and_the_free_space(tmp_path):
     path = tmp_path / "figures.json"
     path.write_text("old")

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from yatsude import __version__, manifest
 from yatsude.errors import DataError
+from yatsude.files import sha256_of
 from yatsude.manifest import Licence
 
 MINE = Licence(source="mine", licence="CC-BY-4.0", attribution="Somebody", url="https://example.org")
@@ -29,13 +30,38 @@ def test_what_is_written_reads_back_the_same(tmp_path):
 
 
 def test_licences_travel_and_are_named_once(tmp_path):
-    first, second = fill(tmp_path / "a"), fill(tmp_path / "b")
+    first, second = fill(tmp_path / "a", page="1"), fill(tmp_path / "b", page="2")
     manifest.write(first, "data", licences=[MINE, YOURS])
     manifest.write(second, "data", licences=[MINE])
     out = manifest.write(fill(tmp_path / "c"), "tokenizer", inputs=[first, second], licences=[YOURS])
     assert out.licences == (MINE, YOURS)
-    assert [entry.folder for entry in out.inputs] == ["a", "b"]
+    assert [entry.folder for entry in out.inputs] == ["../a", "../b"]
     assert out.inputs[0].manifest_sha256 != out.inputs[1].manifest_sha256
+
+
+def test_the_same_bytes_written_again_leave_what_was_made_of_them_current(tmp_path, monkeypatch):
+    source, out = fill(tmp_path / "source", page="1"), fill(tmp_path / "out")
+    manifest.write(source, "data", recipe_sha256="one")
+    first = (source / "manifest.json").read_bytes()
+    manifest.write(out, "tokenizer", inputs=[source], recipe_sha256="r")
+    monkeypatch.setattr(manifest, "__version__", "9.9")  # stands for the time, which differs as well
+    manifest.write(source, "data", recipe_sha256="two")
+    assert (source / "manifest.json").read_bytes() != first
+    assert manifest.is_current(out, "tokenizer", "r", [source])
+    fill(source, page="2")
+    manifest.write(source, "data", recipe_sha256="one")
+    assert not manifest.is_current(out, "tokenizer", "r", [source])
+
+
+def test_an_input_named_by_an_earlier_version_is_known(tmp_path):
+    source, out = fill(tmp_path / "source", page="1"), fill(tmp_path / "out")
+    manifest.write(source, "data")
+    page = manifest.write(out, "tokenizer", inputs=[source], recipe_sha256="r")
+    before = (out / "manifest.json").read_text()
+    (out / "manifest.json").write_text(
+        before.replace(page.inputs[0].manifest_sha256, sha256_of(source / "manifest.json"))
+    )
+    assert manifest.is_current(out, "tokenizer", "r", [source])
 
 
 def test_hidden_files_and_the_manifest_itself_are_left_out(tmp_path):
@@ -48,8 +74,8 @@ def test_hidden_files_and_the_manifest_itself_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.unlink(), "is missing; the manifest lists it with 3 bytes"),
-        (lambda path: path.write_text("12"), "is not what was written"),
+        (lambda path: path.unlink(), "is missing; the manifest lists it with 3 bytes: run 'yatsude data' again"),
+        (lambda path: path.write_text("12"), "is not what was written .*: run 'yatsude data' again"),
         (lambda path: path.write_text("124"), "is not what was written"),
     ],
 )

@@ -1,4 +1,5 @@
 import hashlib
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ class Server:
         self.break_after: list[int] = []
         self.ranges: list[str | None] = []
         self.honours_ranges = True
+        self.chunked = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,12 +52,21 @@ class Server:
         if start >= len(BODY):
             to.send_error(416)
             return
+        if self.chunked:
+            to.protocol_version = "HTTP/1.1"
         to.send_response(206 if start else 200)
         if start:
             to.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        end = self.break_after.pop(0) if self.break_after else len(BODY)
+        if self.chunked:
+            to.send_header("Transfer-Encoding", "chunked")
+            to.send_header("Connection", "close")
+            to.end_headers()
+            to.wfile.write(b"%x\r\n%s\r\n" % (end - start, BODY[start:end]))
+            to.wfile.write(b"0\r\n\r\n" if end == len(BODY) else b"")
+            return
         to.send_header("Content-Length", str(len(BODY) - start))
         to.end_headers()
-        end = self.break_after.pop(0) if self.break_after else len(BODY)
         to.wfile.write(BODY[start:end])
 
     def close(self) -> None:
@@ -82,6 +93,26 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     net.download(f"{server.url}/file", tmp_path / "f", purpose="test", hosts=HERE, sha256=SHA256)
     assert server.ranges == [None, "bytes=1000-", "bytes=5000-"]
     assert (tmp_path / "f").read_bytes() == BODY
+
+
+def test_a_break_is_noticed_where_no_length_was_told(server, tmp_path):
+    server.chunked, server.break_after = True, [1000]
+    net.download(f"{server.url}/file", tmp_path / "f", purpose="test", hosts=HERE)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert len(server.ranges) == 2
+    server.break_after = [10, 20, 30]
+    with pytest.raises(NetworkError, match=r"broke off after .* of an unknown number of bytes"):
+        net.download(f"{server.url}/file", tmp_path / "g", purpose="test", hosts=HERE)
+    assert not (tmp_path / "g").exists()
+
+
+def test_a_fault_of_the_encryption_is_one_line(server, monkeypatch):
+    def fail(*_):
+        raise ssl.SSLError("record layer failure")
+
+    monkeypatch.setattr("http.client.HTTPResponse.read", fail)
+    with pytest.raises(NetworkError, match="record layer failure"):
+        net.fetch(f"{server.url}/file", purpose="test", hosts=HERE)
 
 
 def test_after_three_breaks_it_says_so_and_the_next_call_goes_on(server, tmp_path):

@@ -13,6 +13,9 @@
 A message is one line and says what happened (with the value), what was expected, and what to do next.
 """
 
+import difflib
+from collections.abc import Collection
+
 __all__ = [
     "CheckpointError",
     "ChecksumError",
@@ -23,6 +26,7 @@ __all__ = [
     "RequestError",
     "TrainingError",
     "YatsudeError",
+    "nearest",
 ]
 
 
@@ -60,3 +64,13 @@ class RequestError(YatsudeError):
 
 class MachineError(YatsudeError):
     """No disk, no memory, no free port, or a missing package."""
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown word: what may have been meant, or else all that is known.
+
+    >>> nearest("trian", ["train", "tune"])
+    "; did you mean 'train'?"
+    """
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

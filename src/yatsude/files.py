@@ -7,13 +7,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from yatsude.errors import MachineError
 
-__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of"]
+__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "tidy"]
 
 
 @contextlib.contextmanager
@@ -52,9 +53,9 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it takes the place of `path` and the old one is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
         with disk_full_is_an_error(path):
@@ -72,6 +73,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def tidy(path: Path) -> None:
+    """Put the folder back that a killed process had moved aside from `path`, and remove its drafts."""
+    for rest in path.parent.iterdir():
+        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.(part|old)", rest.name)
+        if not match or _is_at_work(int(match[1])):
+            continue
+        if match[2] == "old" and not path.exists():
+            rest.replace(path)
+        shutil.rmtree(rest, ignore_errors=True)
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
@@ -79,6 +91,19 @@ def sha256_of(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _is_at_work(process: int) -> bool:
+    """Whether another process of this number is alive."""
+    if process == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _flush(path: Path) -> None:

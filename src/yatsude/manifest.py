@@ -5,6 +5,8 @@ carries those of every input, down to the sources of the text.
 """
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from yatsude import __version__
 from yatsude.errors import DataError
 from yatsude.files import new_file, sha256_of
 
-__all__ = ["File", "Input", "Licence", "Manifest", "check", "is_current", "read", "write"]
+__all__ = ["File", "Input", "Licence", "Manifest", "check", "digest", "is_current", "made_from", "read", "write"]
 
 NAME = "manifest.json"
 
@@ -32,7 +34,7 @@ class Licence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Input:
-    """A folder that the stage read, and the SHA-256 of its manifest."""
+    """A folder that the stage read, as seen from the one it wrote, and the `digest` of its manifest."""
 
     stage: str
     folder: str
@@ -83,7 +85,7 @@ def write(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe_sha256=recipe_sha256,
         inputs=tuple(
-            Input(stage=m.stage, folder=path.name, manifest_sha256=sha256_of(path / NAME)) for path, m in sources
+            Input(stage=m.stage, folder=os.path.relpath(path, folder), manifest_sha256=digest(m)) for path, m in sources
         ),
         licences=tuple(merged),
         counts=dict(counts or {}),
@@ -114,19 +116,32 @@ def is_current(folder: Path, stage: str, recipe_sha256: str, inputs: Iterable[Pa
     if not (folder / NAME).is_file():
         return False
     manifest = read(folder)
-    sums = {entry.manifest_sha256 for entry in manifest.inputs}
-    fresh = all((path / NAME).is_file() and sha256_of(path / NAME) in sums for path in inputs)
+    fresh = all((path / NAME).is_file() and made_from(manifest, path) for path in inputs)
     return manifest.stage == stage and manifest.recipe_sha256 == recipe_sha256 and fresh
+
+
+def digest(manifest: Manifest) -> str:
+    """Name what a folder holds: its stage and the bytes of its files, whenever and from wherever it was written."""
+    lines = [manifest.stage, *(f"{file.sha256}  {name}" for name, file in sorted(manifest.files.items()))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def made_from(manifest: Manifest, folder: Path) -> bool:
+    """Whether the inputs of `manifest` name what `folder` holds now."""
+    sums = {entry.manifest_sha256 for entry in manifest.inputs}
+    # a manifest of an earlier version names the bytes of the other one
+    return digest(read(folder)) in sums or sha256_of(folder / NAME) in sums
 
 
 def check(folder: Path, manifest: Manifest) -> None:
     """Compare every file with its recorded size and SHA-256; the first that differs is an error."""
+    again = f"run 'yatsude {manifest.stage}' again"
     for name, file in manifest.files.items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path} is missing; the manifest lists it with {file.bytes} bytes")
+            raise DataError(f"{path} is missing; the manifest lists it with {file.bytes} bytes: {again}")
         if path.stat().st_size != file.bytes or sha256_of(path) != file.sha256:
-            raise DataError(f"{path} is not what was written ({file.bytes} bytes, sha256 {file.sha256[:12]}…)")
+            raise DataError(f"{path} is not what was written ({file.bytes} bytes, sha256 {file.sha256[:12]}…): {again}")
 
 
 def _hidden(path: Path, folder: Path) -> bool:

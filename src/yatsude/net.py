@@ -111,7 +111,7 @@ def _fill(url: str, part: Path, purpose: str, hosts: Collection[str]) -> bool:
             break
         except _BrokenOffError as error:
             if attempt == ATTEMPTS - 1:
-                raise NetworkError(f"{error}; run the same command again, it goes on from there") from None
+                raise NetworkError(f"{error}; check the connection and run the same command again") from None
     return resumed
 
 
@@ -129,13 +129,15 @@ def _append(url: str, part: Path, purpose: str, hosts: Collection[str]) -> None:
         total = have + int(length) if length else None
         with part.open("ab" if have else "wb") as stream, bar(part.stem, total and total / 1e6, "MB") as moving:
             moving.advance(have / 1e6)
+            whole = False
             with contextlib.suppress(http.client.IncompleteRead, TimeoutError, ConnectionError, ssl.SSLError):
                 while piece := response.read(PIECE):
                     stream.write(piece)
                     moving.advance(len(piece) / 1e6)
+                whole = True
     got = part.stat().st_size
-    if total is not None and got != total:
-        raise _BrokenOffError(f"{url} broke off after {got} of {total} bytes ({purpose})")
+    if not whole or got != (total or got):
+        raise _BrokenOffError(f"{url} broke off after {got} of {total or 'an unknown number of'} bytes ({purpose})")
 
 
 class _BrokenOffError(Exception):
@@ -187,7 +189,7 @@ def _told(url: str, purpose: str) -> Iterator[None]:
         raise NetworkError(
             f"{url} answered {error.code} {error.reason} (needed to {purpose}); check the name, or try again later"
         ) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise NetworkError(
             f"cannot reach {host} to {purpose} ({reason}); check the connection and run the same command again,"

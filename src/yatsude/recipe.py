@@ -8,23 +8,22 @@ an error that names the nearest known one. What was resolved is written beside e
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from yatsude.errors import RecipeError
+from yatsude.errors import RecipeError, nearest
 from yatsude.files import new_file
 
-__all__ = ["Tables", "digest", "nearest", "read", "resolve", "secret", "write"]
+__all__ = ["Tables", "digest", "read", "resolve", "secret", "write"]
 
 S = TypeVar("S")
 
@@ -101,12 +100,6 @@ def secret(value: str) -> str:
     if match[1] not in os.environ:
         raise RecipeError(f"{value}: the environment variable {match[1]} is not set")
     return os.environ[match[1]]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """End of a message about an unknown `word`: the known one it resembles, or else all of them."""
-    near = difflib.get_close_matches(word, names := list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
 
 
 def _refuse_unknown(values: Mapping[str, Any], name: str, kind: type[Any]) -> None:

@@ -92,8 +92,9 @@ def test_transformers_chats_with_the_folder(model, tokenizer, tmp_path):
     ],
 )
 def test_a_source_without_licence_or_credit_stops_the_export(model, tokenizer, tmp_path, source, words):
+    manifest.write(tokenizer, "tokenizer", licences=[source])
     with pytest.raises(CheckpointError, match=words):
-        exported(model, tokenizer, tmp_path, sources=[source])
+        exported(model, tokenizer, tmp_path)
     assert not (tmp_path / "exported").exists()
 
 
@@ -103,7 +104,8 @@ def test_a_model_with_no_recorded_source_is_not_exported(model, tokenizer, tmp_p
 
 
 def test_public_domain_needs_no_credit(model, tokenizer, tmp_path):
-    exported(model, tokenizer, tmp_path, inputs=[], sources=[Licence(source="x", licence="CC0-1.0", attribution="")])
+    manifest.write(tokenizer, "tokenizer", licences=[Licence(source="x", licence="CC0-1.0", attribution="")])
+    exported(model, tokenizer, tmp_path)
 
 
 def test_a_failed_comparison_leaves_the_old_folder(model, tokenizer, tmp_path, monkeypatch):

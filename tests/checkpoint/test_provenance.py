@@ -11,28 +11,31 @@ TWO = Licence(source="two", licence="CC0-1.0", attribution="")
 
 @pytest.fixture
 def life(tmp_path):
-    """A text's way into a model: data, then tokenizer, then train on both."""
-    for name, inputs, entries in (
+    """A text's way into a model, in folders as a run has them."""
+    for place, inputs, entries in (
         ("data", [], [ONE, TWO]),
         ("tokenizer", ["data"], []),
-        ("train", ["data", "tokenizer"], []),
+        ("train/model", ["tokenizer"], []),
+        ("tune/model", ["train/model"], []),
     ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-        manifest.write(tmp_path / name, name, inputs=[tmp_path / entry for entry in inputs], licences=entries)
+        stage = place.partition("/")[0]
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "file").write_text(stage)
+        manifest.write(tmp_path / place, stage, inputs=[tmp_path / entry for entry in inputs], licences=entries)
     return tmp_path
 
 
 def test_every_stage_is_found_once(life):
-    stages = chain([life / "train", life / "tokenizer"])
-    assert [stage.stage for stage in stages] == ["train", "tokenizer", "data"]
+    stages = chain([life / "tune" / "model", life / "tokenizer"])
+    assert [stage.stage for stage in stages] == ["tune", "tokenizer", "train", "data"]
     assert all(stage.manifest for stage in stages)
     assert licences(stages) == [ONE, TWO]
 
 
 def test_a_stage_that_changed_since_is_known_by_checksum_alone(life):
-    manifest.write(life / "data", "data", counts={"texts": 1}, licences=[ONE])
-    stages = chain([life / "train"])
+    (life / "data" / "file").write_text("other")
+    manifest.write(life / "data", "data", licences=[ONE])
+    stages = chain([life / "train" / "model"])
     data = next(stage for stage in stages if stage.stage == "data")
     assert data.manifest is data.path is None
     assert licences(stages) == [ONE, TWO]  # they travelled along

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from yatsude.checkpoint import state
 from yatsude.errors import CheckpointError, MachineError
 
+NOBODY = 999_999_999
+"""The number of a process that there is not."""
 PAGE = {"step": 3, "rates": [0.1, 1e-300, 1 / 3], "text": "日本語", "none": None}
 
 
@@ -40,7 +42,13 @@ def same(one, other):
 def put(root, step, keep=None):
     state.save(state.step_folder(root, step), {"step": torch.tensor([step])}, {"step": step})
     if keep:
-        state.prune(root, keep)
+        state.prune(state.step_folder(root, step), keep)
+
+
+def newest(root):
+    tensors, page = state.latest(root)
+    assert tensors["step"].item() == page["step"]
+    return page["step"]
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):
@@ -65,8 +73,8 @@ def test_the_newest_is_found_and_older_ones_go(tmp_path):
     assert state.latest(tmp_path / "none") is None
     for step in (5, 20, 100):
         put(tmp_path, step)
-    assert state.latest(tmp_path) == tmp_path / "step-00000100"
-    state.prune(tmp_path, 2)
+    assert newest(tmp_path) == 100
+    state.prune(tmp_path / "step-00000100", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
 
 
@@ -92,14 +100,14 @@ def corrupt(folder, name="tensors.safetensors", at=-1):
 def test_a_damaged_one_is_reported_and_the_one_before_is_used(tmp_path, capsys, damage, words):
     put(tmp_path, 1)
     put(tmp_path, 2)
-    newest = tmp_path / "step-00000002"
-    damage(newest)
-    assert state.latest(tmp_path) == tmp_path / "step-00000001"
+    last = tmp_path / "step-00000002"
+    damage(last)
+    assert newest(tmp_path) == 1
     said = capsys.readouterr().err
     assert "step-00000002" in said
     assert words in said
     with pytest.raises(CheckpointError, match="step-00000002") as caught:
-        state.load(newest)
+        state.load(last)
     assert words in str(caught.value)
 
 
@@ -116,17 +124,30 @@ def test_pruning_never_prefers_a_damaged_newer_one(tmp_path):
     put(tmp_path, 9)
     corrupt(tmp_path / "step-00000009")
     put(tmp_path, 2)
-    (tmp_path / ".step-00000007.123.part").mkdir()
-    state.prune(tmp_path, 1)
+    (tmp_path / f".step-00000007.{NOBODY}.part").mkdir()
+    state.prune(tmp_path / "step-00000002", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
     with pytest.raises(CheckpointError, match="keep 0"):
-        state.prune(tmp_path, 0)
+        state.prune(tmp_path / "step-00000002", 0)
+
+
+def test_a_state_is_summed_once_to_be_read_and_not_at_all_to_be_kept(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        put(tmp_path, step)
+    summed = []
+    real = state.sha256_of
+    monkeypatch.setattr(state, "sha256_of", lambda path: summed.append(path.name) or real(path))
+    state.prune(tmp_path / "step-00000003", 2)
+    assert state.exists(tmp_path)
+    assert summed == []
+    assert newest(tmp_path) == 3
+    assert summed == ["tensors.safetensors", "page.json"]
 
 
 def test_a_step_moved_aside_and_never_replaced_is_put_back(tmp_path):
     put(tmp_path, 4)
-    (tmp_path / "step-00000004").rename(tmp_path / ".step-00000004.77.old")
-    assert state.latest(tmp_path) == tmp_path / "step-00000004"
+    (tmp_path / "step-00000004").rename(tmp_path / f".step-00000004.{NOBODY}.old")
+    assert newest(tmp_path) == 4
 
 
 def test_a_page_that_json_cannot_hold_leaves_the_old_state(tmp_path):
@@ -149,7 +170,7 @@ def test_disk_full_is_one_line_and_leaves_the_old_state(tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(MachineError, match="disk full while writing"):
         put(tmp_path, 2)
-    assert state.latest(tmp_path) == tmp_path / "step-00000001"
+    assert newest(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
@@ -184,9 +205,7 @@ def test_dying_at_every_point_of_a_write_leaves_a_good_state(tmp_path, step):
         died = dies_at(
             deaths, lambda place=root, new=fresh: state.save(state.step_folder(place, step), new, {"step": step})
         )
-        tensors, page = state.load(state.latest(root))
-        assert tensors["step"].item() == page["step"]
-        assert page["step"] in (1, step)
+        assert newest(root) in (1, step)
         put(root, 3, keep=1)
         assert [path.name for path in root.iterdir()] == ["step-00000003"]
         if not died:
@@ -205,7 +224,7 @@ while True:
     step += 1
     values = torch.full((2_000_000,), float(step))
     state.save(state.step_folder(root, step), {"values": values}, {"step": step})
-    state.prune(root, 1)
+    state.prune(state.step_folder(root, step), 1)
     print(step, flush=True)
 """
 
@@ -221,13 +240,11 @@ def test_killed_at_any_moment_a_good_state_is_found(tmp_path):
             writer.send_signal(signal.SIGKILL)
             rest = writer.stdout.read().split()
         done = int(rest[-1]) if rest else done
-        newest = state.latest(tmp_path)
-        tensors, page = state.load(newest)
+        tensors, page = state.latest(tmp_path)
         assert page["step"] >= done  # what was reported as written is there
-        assert newest == state.step_folder(tmp_path, page["step"])
         assert torch.equal(tensors["values"], torch.full((2_000_000,), float(page["step"])))
         done = page["step"]
-    state.prune(tmp_path, 1)
+    state.prune(state.step_folder(tmp_path, done), 1)
     assert [path.name for path in tmp_path.iterdir()] == [f"step-{done:08d}"]
 
 

@@ -73,7 +73,7 @@ def test_a_bad_corpus_leaves_the_old_text(fails, run, tmp_path, text, said):
         ("tokenizer", "data/validation; run 'yatsude data' again"),
         ("train", "tokenizer/validation/shards.json is missing; run 'yatsude tokenizer'"),
         ("tune", "data/validation; run 'yatsude data' again"),
-        ("evaluate", "data/validation; run 'yatsude data' again"),
+        ("evaluate", "data/validation/part-00000.parquet is missing; the manifest lists it"),
     ],
 )
 def test_a_run_of_an_earlier_version_says_what_to_run_and_stays(fails, run, verb, said):

@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
+import typer
 
 from yatsude.cli import options
-from yatsude.cli.main import EXTRAS, VERBS
+from yatsude.cli.main import EXTRAS, VERBS, _reported
 
 from .conftest import SMALL, TUNE, sets, start
 
@@ -41,6 +42,28 @@ def test_without_a_verb_there_is_help(yatsude):
     code, out, err = yatsude()
     assert code == 2
     assert all(f"\n  {verb} " in out + err for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("stop", "options", "said"),
+    [
+        (KeyboardInterrupt(), {}, "stopped"),
+        (KeyboardInterrupt("stopped at step 1"), {}, "stopped at step 1; the same command goes on from here"),
+        (
+            KeyboardInterrupt("stopped at step 1"),
+            {"restart": True},
+            "stopped at step 1; the same command without --restart goes on from here",
+        ),
+    ],
+)
+def test_a_stop_says_how_to_go_on_only_where_one_can(capsys, stop, options, said):
+    def command(**_):
+        raise stop
+
+    with pytest.raises(typer.Exit) as left:
+        _reported(command)(**options)
+    assert left.value.exit_code == 130
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_version(yatsude):

@@ -8,10 +8,10 @@ import pytest
 
 from yatsude import manifest
 from yatsude.data import catalogue, reading
-from yatsude.data.build import build, digest
+from yatsude.data.build import _safe, build, digest, unreached
 from yatsude.data.documents import HELD_OUT, TRAIN, VALIDATION, documents
 from yatsude.data.settings import DataSettings
-from yatsude.errors import DataError, NetworkError
+from yatsude.errors import DataError, MachineError, NetworkError
 
 SPLITS = (TRAIN, VALIDATION, HELD_OUT)
 
@@ -93,10 +93,20 @@ def test_an_optional_source_is_skipped_with_its_reason(own, monkeypatch, tmp_pat
     page = manifest.read(tmp_path / "out")
     assert [entry.source for entry in page.licences] == [own]
     assert page.counts["manpages-ja.skipped"] == "no way out"
+    assert unreached(tmp_path / "out") == ["manpages-ja"]
     with pytest.raises(NetworkError):
         build(settings(tmp_path, "tatoeba-ja", own), tmp_path / "out")
     with pytest.raises(DataError, match=r"no documents left of manpages-ja: manpages-ja was left out \(no way out\)"):
         build(settings(tmp_path, "manpages-ja"), tmp_path / "out")
+
+
+def test_a_source_that_this_machine_cannot_have_is_not_asked_for_again(own, monkeypatch, tmp_path):
+    def fail(source, folder):
+        raise MachineError("no apt-get")
+
+    monkeypatch.setitem(reading._READERS, "manpages", fail)
+    assert build(settings(tmp_path, "manpages-ja", own), tmp_path / "out").skipped
+    assert unreached(tmp_path / "out") == []
 
 
 def test_a_failed_build_leaves_the_old_folder(own, tmp_path):
@@ -107,6 +117,14 @@ def test_a_failed_build_leaves_the_old_folder(own, tmp_path):
         build(settings(tmp_path, f"file:{tmp_path / 'empty.txt'}"), tmp_path / "out")
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_every_source_has_a_cache_folder_of_its_own():
+    names = ["hf:a/b_c", "hf:a_b/c", "hf:a/b:c", "tatoeba-ja", "manpages-ja"]
+    folders = [_safe(catalogue.find(name)) for name in names]
+    assert len(set(folders)) == len(names)
+    assert folders[-2:] == ["tatoeba-ja", "manpages-ja"]  # as they were: their downloads are kept
+    assert not any("/" in folder for folder in folders)
 
 
 def test_settings_and_catalogue_import_nothing_heavy():

@@ -20,7 +20,8 @@ def test_own_files_and_hub():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("tatoeba", "did you mean 'tatoeba-ja'"), ("xyz", "known: "), ("file:", "PATH")]
+    ("name", "hint"),
+    [("tatoeba", r"did you mean 'tatoeba-ja'\?; own texts are"), ("xyz", "known: "), ("file:", "PATH")],
 )
 def test_unknown_names(name, hint):
     with pytest.raises(DataError, match=hint):

@@ -89,6 +89,18 @@ def test_a_failed_evaluation_leaves_the_old_report(home, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_file_that_was_altered_at_equal_size_is_told_before_anything_is_measured(home, tmp_path):
+    shutil.copytree(home / "data", tmp_path / "data")
+    path = tmp_path / "data" / "held_out" / "part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"held_out/part-00000\.parquet is not what was written .* 'yatsude data' again"
+    ):
+        build(SETTINGS, home / "train" / "model", tmp_path / "data", home / "tokenizer", tmp_path / "out")
+
+
 def test_folders_that_do_not_belong_together_are_refused(home, tmp_path):
     write_data(tmp_path / "data", rows(0, 60))
     build_tokenizer(TokenizerSettings(vocab_size=300), tmp_path / "data", tmp_path / "tokenizer")

@@ -19,6 +19,7 @@ def test_parts_hold_every_document_once(home):
     assert [document.tolist() for document in found] == [document.tolist() for document in whole.documents()]
     assert np.array_equal(np.concatenate([part.characters for part in kinds.values()]), whole.characters)
     assert heard == whole.characters.tolist()
+    assert not hasattr(kinds["dialogue"], "sample")  # which would give text of every kind
 
 
 def test_only_the_first_documents(home):

@@ -120,6 +120,11 @@ def test_every_stage_wrote_a_folder_that_explains_itself(home):
     assert not list(home.run.rglob(".*"))
 
 
+def test_the_export_names_every_stage_behind_it(home):
+    names = {path.name.partition("-")[0] for path in (home.run / "export" / "provenance").iterdir()}
+    assert names == {"evaluate", "tune", "train", "tokenizer", "data"}
+
+
 def test_the_model_knows_its_text(home):
     """A token holds three characters: who knew nothing would need more than 3 bits for each of them."""
     lines = [json.loads(line) for line in (home.run / "train" / "log.jsonl").read_text().splitlines()]

@@ -40,7 +40,7 @@ FLOOR = {
     "net": {"errors", "files", "progress"},
 }
 LIGHT = ("spec", "text", "net", "recipe", "manifest", "shards", "files", "progress", "errors")
-HEAVY = ("torch", "pyarrow", "matplotlib", "transformers", "safetensors", "tokenizers", "starlette", "aiohttp")
+HEAVY = ("torch", "pyarrow", "matplotlib", "transformers", "safetensors", "tokenizers", "starlette")
 
 
 def modules():

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -63,7 +62,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, loop_in, dtype, 
     resumed = loop_in(tmp_path / "cut", dtype=dtype, workers=workers).run()
     assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
     assert same(weights_of(resumed), weights_of(whole))
-    assert state.latest(tmp_path / "cut" / "checkpoints").name == "step-00000014"
+    assert state.latest(tmp_path / "cut" / "checkpoints")[1]["step"] == 14
 
 
 def test_a_finished_run_gives_its_model_again(tmp_path, loop_in):
@@ -133,7 +132,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path, loop_in):
     loop.source = Broken(loop.source, 9, lambda: loop.weights.compute[:100].fill_(torch.nan))
     with pytest.raises(TrainingError, match=r"loss is nan at step 10; the last checkpoint is good"):
         loop.run()
-    assert state.latest(tmp_path / "bad" / "checkpoints").name == "step-00000008"
+    assert state.latest(tmp_path / "bad" / "checkpoints")[1]["step"] == 8
     assert len(log_of(tmp_path / "bad")) == 9 + 1  # and one score
     assert same(weights_of(loop_in(tmp_path / "bad").run()), whole)
 
@@ -146,7 +145,7 @@ def test_a_diverging_loss_keeps_the_last_good_checkpoint(tmp_path, loop_in, sett
     step = int(re.search(r"at step (\d+)", str(error.value))[1])
     good = state.latest(tmp_path / "checkpoints")
     assert good is not None
-    tensors, page = state.load(good)
+    tensors, page = good
     assert page["step"] < step
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     smooth, best, _ = page["guard"]
@@ -169,6 +168,6 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, loop_in, settings):
 
 def test_a_checkpoint_holds_plain_figures(tmp_path, loop_in):
     loop_in(tmp_path).run()
-    page = json.loads((state.latest(tmp_path / "checkpoints") / "page.json").read_text())
+    _, page = state.latest(tmp_path / "checkpoints")
     assert page["step"] == 14
     assert page["score"].keys() == {"bits", "characters", "tokens"}

@@ -94,7 +94,7 @@ def test_cut_off_and_resumed_equals_uninterrupted(places, tmp_path, monkeypatch)
         patch.setattr(ChatFeed, "batch", broken)
         with pytest.raises(CutOffError):
             build(SETTINGS, base, data, tmp_path / "cut")
-    assert state.latest(tmp_path / "cut" / "checkpoints").name == "step-00000014"
+    assert state.latest(tmp_path / "cut" / "checkpoints")[1]["step"] == 14
     assert not (tmp_path / "cut" / "model").exists()
     build(SETTINGS, base, data, tmp_path / "cut")
     build(SETTINGS, base, data, tmp_path / "whole")

@@ -104,17 +104,17 @@ def _sources(licences: Iterable[Licence]) -> str:
 
 def _made(stages: Iterable[Stage]) -> str:
     """Each stage with the checksum of its manifest, so that a reader can hold folder and card together."""
-    head = "| stage | folder | when | yatsude | recipe | manifest |"
+    head = "| stage | when | yatsude | recipe | manifest |"
     rows = []
     for stage in stages:
         page = stage.manifest
         when, version, recipe = (page.created, page.version, page.recipe_sha256) if page else ("", "", "")
-        cells = (stage.stage, stage.folder, when, version, recipe[:12], stage.manifest_sha256[:12])
+        cells = (stage.stage, when, version, recipe[:12], stage.manifest_sha256[:12])
         rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     if not rows:
         return ""
     where = "The manifests themselves are in the folder `provenance`."
-    return "\n".join(["## How it was made", "", head, "|---|---|---|---|---|---|", *rows, "", where])
+    return "\n".join(["## How it was made", "", head, "|---|---|---|---|---|", *rows, "", where])
 
 
 def _checked(check: Figures, settings: ExportSettings) -> str:

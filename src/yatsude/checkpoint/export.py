@@ -34,19 +34,17 @@ def export(
     settings: ExportSettings,
     *,
     inputs: Iterable[Path] = (),
-    sources: Iterable[Licence] = (),
     figures: Mapping[str, int | float | str] | None = None,
     recipe_sha256: str = "",
 ) -> Figures:
     """Write `folder` anew with weights, tokenizer, card, notice and manifest, and compare it with `model`.
 
     `tokenizer` is a folder with tokenizer.json; `inputs` are the output folders the model was made from, whose licences
-    go along; `sources` adds licences that no manifest holds; `figures` go into the card. A folder that stood there is
-    replaced only when all of this succeeded.
+    go along; `figures` go into the card. A folder that stood there is replaced only when all of this succeeded.
     """
     inputs = tuple(inputs)
     stages = chain(inputs)
-    entries = licences(stages, sources)
+    entries = licences(stages)
     tokens = _special_tokens(tokenizer, model.config)
     with new_folder(folder) as draft:
         hf.write(model, draft, getattr(torch, settings.dtype), settings.shard_bytes)

@@ -1,12 +1,12 @@
 """Where a model came from: the manifests of every stage behind it, their licences, and what must be said of them."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from yatsude import manifest
 from yatsude.errors import CheckpointError
-from yatsude.files import sha256_of
 from yatsude.manifest import Licence, Manifest
 
 __all__ = ["Stage", "chain", "licences", "notice"]
@@ -20,7 +20,6 @@ class Stage:
     """One folder behind a model; `manifest` is none where only its checksum is known."""
 
     stage: str
-    folder: str
     manifest_sha256: str
     manifest: Manifest | None
     path: Path | None
@@ -29,19 +28,9 @@ class Stage:
 def chain(inputs: Iterable[Path]) -> list[Stage]:
     """All stages behind the input folders, nearest first, each once.
 
-    A stage's own inputs are looked for beside it; one whose manifest is not there or has changed is listed by checksum.
+    A stage's own inputs are looked for where it read them; one that is not there or has changed is listed by checksum.
     """
-    waiting = [
-        Stage(
-            stage=page.stage,
-            folder=path.name,
-            manifest_sha256=sha256_of(path / manifest.NAME),
-            manifest=page,
-            path=path,
-        )
-        for path in inputs
-        for page in [manifest.read(path)]
-    ]
+    waiting = [_stage(path) for path in inputs]
     found: dict[str, Stage] = {}
     while waiting:
         stage = waiting.pop(0)
@@ -49,18 +38,16 @@ def chain(inputs: Iterable[Path]) -> list[Stage]:
             continue
         found[stage.manifest_sha256] = stage
         if stage.manifest and stage.path:
-            waiting += [_beside(stage.path, entry) for entry in stage.manifest.inputs]
+            waiting += [_input(stage.path, entry) for entry in stage.manifest.inputs]
     return list(found.values())
 
 
-def licences(stages: Iterable[Stage], more: Iterable[Licence] = ()) -> list[Licence]:
+def licences(stages: Iterable[Stage]) -> list[Licence]:
     """Every licence behind the stages, each once; a source without licence or credit stops the export here."""
-    entries = [entry for stage in stages if stage.manifest for entry in stage.manifest.licences]
-    merged = list(dict.fromkeys([*entries, *more]))
+    merged = list(dict.fromkeys(entry for stage in stages if stage.manifest for entry in stage.manifest.licences))
     if not merged:
         raise CheckpointError(
-            "no source and no licence is recorded behind this model; give the folders it was made from, or name its"
-            " sources with their licences"
+            "no source and no licence is recorded behind this model; give the folders it was made from"
         )
     for entry in merged:
         licence = entry.licence.strip().lower()
@@ -85,14 +72,14 @@ def notice(name: str, entries: Iterable[Licence]) -> str:
     return "\n".join(blocks)
 
 
-def _beside(path: Path, entry: manifest.Input) -> Stage:
-    folder = path.parent / entry.folder
-    page = folder / manifest.NAME
-    known = page.is_file() and sha256_of(page) == entry.manifest_sha256
-    return Stage(
-        stage=entry.stage,
-        folder=entry.folder,
-        manifest_sha256=entry.manifest_sha256,
-        manifest=manifest.read(folder) if known else None,
-        path=folder if known else None,
-    )
+def _stage(path: Path) -> Stage:
+    page = manifest.read(path)
+    return Stage(stage=page.stage, manifest_sha256=manifest.digest(page), manifest=page, path=path)
+
+
+def _input(path: Path, entry: manifest.Input) -> Stage:
+    folder = Path(os.path.normpath(path / entry.folder))
+    found = _stage(folder) if (folder / manifest.NAME).is_file() else None
+    if found and found.manifest_sha256 == entry.manifest_sha256:
+        return found
+    return Stage(stage=entry.stage, manifest_sha256=entry.manifest_sha256, manifest=None, path=None)

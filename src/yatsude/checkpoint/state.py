@@ -1,6 +1,6 @@
 """The state of a run on disk: tensors and one page of JSON, found again after anything short of a broken disk.
 
-    checkpoints/step-00001200/tensors.safetensors     weights, optimiser moments, generator states
+    checkpoints/step-00001200/tensors.safetensors     weights, optimiser moments
                               page.json               everything that is not a tensor
                               complete.json           size and SHA-256 of both: written last
 
@@ -19,10 +19,10 @@ from torch import Tensor
 from yatsude.checkpoint.tensors import reading
 from yatsude.checkpoint.tensors import save as save_tensors
 from yatsude.errors import CheckpointError
-from yatsude.files import new_folder, sha256_of
+from yatsude.files import new_folder, sha256_of, tidy
 from yatsude.progress import say
 
-__all__ = ["latest", "load", "prune", "save", "step_folder"]
+__all__ = ["exists", "latest", "load", "prune", "save", "step_folder"]
 
 TENSORS, PAGE, COMPLETE = "tensors.safetensors", "page.json", "complete.json"
 
@@ -46,22 +46,24 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     damage = _damage(folder)
     if damage:
         raise CheckpointError(f"checkpoint {folder} cannot be used: {damage}; start from an earlier one")
-    with reading(folder / TENSORS) as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    return tensors, json.loads((folder / PAGE).read_text(encoding="utf-8"))
+    return _read(folder)
 
 
-def latest(checkpoints: Path) -> Path | None:
-    """Find the newest state that is as it was written; none if there is no state at all.
+def exists(checkpoints: Path) -> bool:
+    """Whether there is any state, good or damaged."""
+    return bool(_steps(checkpoints))
+
+
+def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read the newest state that is as it was written; none if there is no state at all.
 
     A damaged newer one is reported by name and passed over; if every one is damaged, that is an error.
     """
-    _restore(checkpoints)
     steps = _steps(checkpoints)
     for folder in steps:
         damage = _damage(folder)
         if not damage:
-            return folder
+            return _read(folder)
         say(f"checkpoint {folder} cannot be used: {damage}; trying the one before it")
     if steps:
         raise CheckpointError(
@@ -70,23 +72,27 @@ def latest(checkpoints: Path) -> Path | None:
     return None
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` good states, damaged ones too, and what an interrupted write left behind."""
+def prune(written: Path, keep: int) -> None:
+    """Keep `keep` states, the one just written and those before it; any later ones were passed over as damaged."""
     if keep < 1:
         raise CheckpointError(f"cannot keep {keep} checkpoints; expected at least 1")
-    _restore(checkpoints)
-    kept = 0
-    for folder in _steps(checkpoints):
-        if kept < keep and not _damage(folder):
-            kept += 1
-        else:
+    steps = _steps(written.parent)
+    kept = steps[steps.index(written) :][:keep]
+    for folder in steps:
+        if folder not in kept:
             shutil.rmtree(folder)
-    for leftover in checkpoints.glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with reading(folder / TENSORS) as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    return tensors, json.loads((folder / PAGE).read_text(encoding="utf-8"))
 
 
 def _steps(checkpoints: Path) -> list[Path]:
-    """Folders of steps, newest first."""
+    """Folders of steps, newest first, once what an interrupted write left behind is put right."""
+    for rest in list(checkpoints.glob(".step-*")):
+        tidy(checkpoints / rest.name[1:].partition(".")[0])
     found = [path for path in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
@@ -107,11 +113,3 @@ def _damage(folder: Path) -> str:
     except (ValueError, KeyError, TypeError) as error:
         return f"{COMPLETE} is damaged ({error})"
     return ""
-
-
-def _restore(checkpoints: Path) -> None:
-    """Put a step back that was moved aside for a new version which then never arrived."""
-    for old in checkpoints.glob(".step-*.old"):
-        place = checkpoints / old.name[1:].split(".")[0]
-        if not place.exists():
-            old.replace(place)

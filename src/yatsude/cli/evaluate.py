@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from yatsude.cli import options
+from yatsude.cli.export import tuned
 from yatsude.progress import say
 
 __all__ = ["command", "measure"]
@@ -19,7 +20,7 @@ def measure(settings: options.Settings, run: Path) -> None:
     """Evaluate what the run has: the pre-trained model, and the tuned one where there is one."""
     from yatsude.evaluate.build import build  # noqa: PLC0415
 
-    tuned = (run / "tune" / "model").is_dir()
+    chat = tuned(run)
     build(
         settings.of("evaluate"),
         run / "train" / "model",
@@ -27,6 +28,6 @@ def measure(settings: options.Settings, run: Path) -> None:
         run / "tokenizer",
         run / "evaluate",
         train_log=run / "train" / "log.jsonl",
-        tune_log=run / "tune" / "log.jsonl" if tuned else None,
-        chat_model=run / "tune" / "model" if tuned else None,
+        tune_log=run / "tune" / "log.jsonl" if chat else None,
+        chat_model=chat,
     )

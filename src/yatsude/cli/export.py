@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+from yatsude import manifest
 from yatsude.cli import options
+from yatsude.errors import DataError
 from yatsude.progress import say
 from yatsude.recipe import digest
 
-__all__ = ["command"]
+__all__ = ["command", "tuned", "write"]
 
 
 def command(recipe: options.Recipe = None, sets: options.Sets = None, run: options.Run = Path("runs/default")) -> None:
@@ -17,22 +19,24 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
 
 
 def write(settings: options.Settings, run: Path) -> None:
-    """Export the run's last model, with the figures of its evaluation if there are any."""
+    """Export the run's last model, tuned if it was, with the figures of its evaluation if there are any."""
     import torch  # noqa: PLC0415
 
     from yatsude.checkpoint import hf  # noqa: PLC0415
     from yatsude.checkpoint.export import export  # noqa: PLC0415
 
-    source = newest(run)
-    figures = run / "evaluate" / "figures.json"
+    source, measured = tuned(run) or run / "train" / "model", run / "evaluate"
+    evaluated = (measured / manifest.NAME).is_file() and manifest.made_from(manifest.read(measured), source)
+    if measured.is_dir() and not evaluated:
+        say(f"{measured} is of another model: the card has no figures; 'yatsude evaluate' measures this one")
     check = export(
         hf.load(source, torch.float32),
         source,
         run / "export",
         settings.of("export"),
-        inputs=[source],
+        inputs=[source, *([measured] if evaluated else [])],
         recipe_sha256=digest({"export": settings.of("export")}),
-        figures=_headline(figures) if figures.is_file() else None,
+        figures=_headline(measured / "figures.json") if evaluated else None,
     )
     say(
         f"verified: {check.tensors} tensors and the logits of what was written,"
@@ -40,10 +44,17 @@ def write(settings: options.Settings, run: Path) -> None:
     )
 
 
-def newest(run: Path) -> Path:
-    """Folder of the run's last model: the tuned one if there is one."""
-    tuned = run / "tune" / "model"
-    return tuned if tuned.is_dir() else run / "train" / "model"
+def tuned(run: Path) -> Path | None:
+    """Folder of the run's tuned model if there is one; one that was tuned from an earlier base is an error."""
+    chat, base = run / "tune" / "model", run / "train" / "model"
+    if not chat.is_dir():
+        return None
+    if (base / manifest.NAME).is_file() and not manifest.made_from(manifest.read(chat), base):
+        raise DataError(
+            f"{chat} was tuned from another model than {base}; run 'yatsude tune --restart', or remove {chat.parent} to"
+            " go on with the base model"
+        )
+    return chat
 
 
 def _headline(path: Path) -> dict[str, int | float | str]:

@@ -62,7 +62,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         except YatsudeError as error:
             raise _failure(str(error)) from None
         except KeyboardInterrupt as stop:
-            say(f"{stop or 'stopped'}; the same command goes on from here")
+            restart = " without --restart" if kwargs.get("restart") else ""
+            say(f"{stop}; the same command{restart} goes on from here" if str(stop) else "stopped")
             raise typer.Exit(INTERRUPTED) from None
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]

@@ -49,13 +49,19 @@ def command(
 
 def _text(settings: options.Settings, run: Path) -> None:
     from yatsude.data.build import build as build_data  # noqa: PLC0415
-    from yatsude.data.build import digest  # noqa: PLC0415
+    from yatsude.data.build import digest, unreached  # noqa: PLC0415
     from yatsude.tokenizer.build import build as build_tokenizer  # noqa: PLC0415
 
     data, tokenizer = settings.of("data"), settings.of("tokenizer")
     if not manifest.is_current(run / "data", "data", digest(data)):
         _title("text")
         build_data(data, run / "data")
+    elif missing := unreached(run / "data"):
+        if (run / "train").exists():  # other text would be another run
+            say(f"made without {', '.join(missing)}, out of reach then; 'yatsude data' tries again")
+        else:
+            _title("text")
+            build_data(data, run / "data")
     if not manifest.is_current(run / "tokenizer", "tokenizer", recipe.digest({"tokenizer": tokenizer}), [run / "data"]):
         _title("tokenizer")
         build_tokenizer(tokenizer, run / "data", run / "tokenizer")
@@ -64,12 +70,12 @@ def _text(settings: options.Settings, run: Path) -> None:
 def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[ModelSettings, TrainSettings, TuneSettings]:
     """Measure and choose once: a run that is resumed keeps what it chose, or it would be another run."""
     path = run / CHOICE
-    key = recipe.digest({name: settings.of(name) for name in ("model", "train", "tune")})
+    key = recipe.digest({name: settings.of(name) for name in ("model", "train")})
     origin = f"# for {minutes:g} minutes, settings {key[:16]}, tokens {_stamp(run / 'tokenizer')}\n"
     if path.is_file() and path.read_text(encoding="utf-8").startswith(origin):
         kept = options.Settings(path, None)
         say(f"model and run as chosen before, in {path}")
-        return kept.of("model"), kept.of("train"), kept.of("tune")
+        return kept.of("model"), kept.of("train"), _tuning(settings, kept.of("tune"))
     from yatsude.train.choose import choose, tune_steps  # noqa: PLC0415
 
     _title("measuring this machine")
@@ -83,22 +89,33 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
     )
     for reason in choice.reasons:
         say(f"  {reason}")
+    steps, reason = tune_steps(minutes, run / "tokenizer", choice.model, choice.train, tune)
     if "steps" not in settings.given("tune"):
-        steps, reason = tune_steps(minutes, run / "tokenizer", choice.model, choice.train, tune)
         say(f"  {reason}")
-        tune = dataclasses.replace(tune, steps=steps)
-    recipe.write(path, {"model": choice.model, "train": choice.train, "tune": tune}, comment=origin)
-    return choice.model, choice.train, tune
+    reckoned = dataclasses.replace(tune, steps=steps)
+    recipe.write(path, {"model": choice.model, "train": choice.train, "tune": reckoned}, comment=origin)
+    return choice.model, choice.train, _tuning(settings, reckoned)
+
+
+def _tuning(settings: options.Settings, reckoned: TuneSettings) -> TuneSettings:
+    """The tuning that is asked for now; steps that were not set by hand read as many tokens as were reckoned then."""
+    tune = settings.of("tune")
+    if "steps" in settings.given("tune"):
+        return tune
+    tokens = reckoned.steps * reckoned.sequences_per_step * reckoned.sequence_length
+    return dataclasses.replace(tune, steps=max(1, tokens // (tune.sequences_per_step * tune.sequence_length)))
 
 
 def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path, restart: bool) -> None:
     from yatsude.train.build import build as build_model  # noqa: PLC0415
     from yatsude.tune.build import build as build_chat  # noqa: PLC0415
     from yatsude.tune.build import digest as tune_digest  # noqa: PLC0415
+    from yatsude.tune.conversations import conversations  # noqa: PLC0415
 
     base, chat = run / "train" / "model", run / "tune" / "model"
     digest = recipe.digest({"model": model, "train": train})
     if not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
+        conversations(tune.sources, run / "data", "train", limit=1)  # without any, better an error before the training
         _title("training")
         build_model(model, train, run / "tokenizer", run / "train", restart)
     if not manifest.is_current(chat, "tune", tune_digest(tune), [base]):
@@ -118,7 +135,10 @@ def _measure_and_export(settings: options.Settings, run: Path) -> None:
         _title("measuring the model")
         measure(settings, run)
     if not manifest.is_current(
-        run / "export", "export", recipe.digest({"export": settings.of("export")}), [run / "tune" / "model"]
+        run / "export",
+        "export",
+        recipe.digest({"export": settings.of("export")}),
+        [run / "tune" / "model", run / "evaluate"],
     ):
         _title("export")
         export_verb.write(settings, run)
@@ -129,6 +149,4 @@ def _title(text: str) -> None:
 
 
 def _stamp(folder: Path) -> str:
-    from yatsude.files import sha256_of  # noqa: PLC0415
-
-    return sha256_of(folder / manifest.NAME)[:16]
+    return manifest.digest(manifest.read(folder))[:16]

@@ -8,6 +8,7 @@ All documents are held in memory, about 1 GB for each 12 million characters.
 import dataclasses
 import hashlib
 import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,11 +24,13 @@ from yatsude.data.settings import DataSettings
 from yatsude.data.sources import files
 from yatsude.data.split import set_aside
 from yatsude.data.twins import clusters
-from yatsude.errors import DataError, MachineError, NetworkError
+from yatsude.errors import DataError, MachineError, NetworkError, YatsudeError
 from yatsude.files import new_folder
 from yatsude.progress import Bar, bar, say
 
-__all__ = ["SourceCounts", "Summary", "build", "digest"]
+__all__ = ["SourceCounts", "Summary", "build", "digest", "unreached"]
+
+UNREACHED = ".unreached"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Summary:
     sources: tuple[SourceCounts, ...]
     skipped: dict[str, str]
     """Optional sources that could not be had, and why."""
+    unreached: tuple[str, ...]
+    """Those of them that the network kept away: another time they may be had."""
     train_documents: int
     train_characters: int
     validation_documents: int
@@ -68,7 +73,8 @@ def build(settings: DataSettings, folder: Path) -> Summary:
     start = time.monotonic()
     sources = [find(name) for name in dict.fromkeys(settings.sources)]
     origin = digest(settings)
-    texts, counts, skipped = _gather(sources, settings)
+    texts, counts, failures = _gather(sources, settings)
+    skipped = {name: str(error) for name, error in failures.items()}
     if not texts:
         raise DataError(f"no documents left of {', '.join(settings.sources)}: {_story(counts, skipped)}")
     say(f"looking for near-twins among {len(texts):,} documents")
@@ -89,6 +95,7 @@ def build(settings: DataSettings, folder: Path) -> Summary:
         folder=folder,
         sources=counts,
         skipped=skipped,
+        unreached=tuple(name for name, error in failures.items() if isinstance(error, NetworkError)),
         train_documents=len(parts[TRAIN]),
         train_characters=_characters(parts[TRAIN]),
         validation_documents=len(parts[VALIDATION]),
@@ -116,13 +123,18 @@ def digest(settings: DataSettings) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
+def unreached(folder: Path) -> list[str]:
+    """Optional sources that the network kept out of a data folder."""
+    return [name.removesuffix(UNREACHED) for name in manifest.read(folder).counts if name.endswith(UNREACHED)]
+
+
 def _gather(
     sources: Sequence[Source], settings: DataSettings
-) -> tuple[list[Document], tuple[SourceCounts, ...], dict[str, str]]:
-    """Clean documents of all sources, counts of each source that was read, reasons of those that were skipped."""
+) -> tuple[list[Document], tuple[SourceCounts, ...], dict[str, YatsudeError]]:
+    """Clean documents of all sources, counts of each source that was read, and why the others were skipped."""
     texts: list[Document] = []
     counts: list[SourceCounts] = []
-    skipped: dict[str, str] = {}
+    skipped: dict[str, YatsudeError] = {}
     seen: set[bytes] = set()
     for source in sources:
         dropped: Counter[str] = Counter()
@@ -133,7 +145,7 @@ def _gather(
         except (MachineError, NetworkError) as error:
             if not source.optional:
                 raise
-            skipped[source.name] = str(error)
+            skipped[source.name] = error
             say(f"{source.name} is left out: {error}")
             continue
         texts += kept
@@ -179,7 +191,8 @@ def _numbers(summary: Summary) -> dict[str, int | float | str]:
         numbers[f"{source.name}.documents"] = source.documents
         numbers[f"{source.name}.characters"] = source.characters
         numbers |= {f"{source.name}.dropped.{reason}": count for reason, count in source.dropped.items()}
-    return numbers | {f"{name}.skipped": reason for name, reason in summary.skipped.items()}
+    numbers |= {f"{name}.skipped": reason for name, reason in summary.skipped.items()}
+    return numbers | {f"{name}{UNREACHED}": 1 for name in summary.unreached}
 
 
 def _story(counts: Sequence[SourceCounts], skipped: dict[str, str]) -> str:
@@ -197,5 +210,5 @@ def _characters(texts: Sequence[Document]) -> int:
 
 
 def _safe(source: Source) -> str:
-    """A folder name for the source in the cache: hf:owner/name:split -> hf_owner_name_split."""
-    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in source.name)
+    """A folder name in the cache, another for every source: hf:owner/name:split -> hf%3Aowner%2Fname%3Asplit."""
+    return urllib.parse.quote(source.name, safe="")

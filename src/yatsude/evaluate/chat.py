@@ -48,7 +48,7 @@ def prompts(data_folder: Path, number: int) -> list[Prompt]:
     if not usable:
         raise DataError(
             f"{data_folder / 'held_out'} has no sentence of {SHORTEST} to {LONGEST} characters to ask about;"
-            " evaluate without a chat model, or hold out more text"
+            " hold out more text"
         )
     chosen = [usable[place] for place in spread(len(usable), number)]
     return [_prompt(task, *pair) for task, pair in zip(itertools.cycle(tasks), chosen, strict=False)]

@@ -17,20 +17,19 @@ __all__ = ["Part", "parts", "texts"]
 Tokens = npt.NDArray[np.int64]
 
 
-class Part(Shards):
+class Part:
     """The documents of one kind of text; `listener` hears the characters of each document as it is read."""
 
     def __init__(
-        self, folder: Path, chosen: npt.NDArray[np.bool_], listener: Callable[[int], None] = lambda _: None
+        self, shards: Shards, chosen: npt.NDArray[np.bool_], listener: Callable[[int], None] = lambda _: None
     ) -> None:
-        """Choose documents by a mask over all of `folder`, shape (documents,)."""
-        super().__init__(folder)
-        self.chosen, self.listener = chosen, listener
-        self.characters = self.characters[chosen]
+        """Choose documents by a mask over all of `shards`, shape (documents,)."""
+        self.shards, self.chosen, self.listener = shards, chosen, listener
+        self.characters = shards.characters[chosen]
 
     def documents(self) -> Iterable[Tokens]:
         """Each chosen document as in `Shards`."""
-        chosen = itertools.compress(super().documents(), self.chosen)
+        chosen = itertools.compress(self.shards.documents(), self.chosen)
         for document, characters in zip(chosen, self.characters, strict=False):
             yield document
             self.listener(int(characters))
@@ -42,7 +41,8 @@ def parts(
     """Split the first `documents` (none: all) of a packed split by kind of text; empty kinds are left out."""
     names, places = domains(folder)
     early = np.arange(len(places)) < (len(places) if documents is None else documents)
-    found = {name: Part(folder, early & (places == number), listener) for number, name in enumerate(names)}
+    shards = Shards(folder)
+    found = {name: Part(shards, early & (places == number), listener) for number, name in enumerate(names)}
     return {name: part for name, part in found.items() if part.characters.sum()}
 
 

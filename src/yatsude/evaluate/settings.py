@@ -48,3 +48,8 @@ class EvaluateSettings:
             given = getattr(self, name)
             if given is not None and given < value:
                 raise RecipeError(f"evaluate.{name} = {given}: expected at least {value}")
+        if not (0 <= self.temperature <= 2 and 0 < self.top_p <= 1):
+            raise RecipeError(
+                f"evaluate.temperature = {self.temperature}, top_p = {self.top_p}:"
+                " expected a temperature from 0 to 2, and top_p above 0 up to 1"
+            )

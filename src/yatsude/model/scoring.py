@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,21 @@ import torch
 
 from yatsude.model.loss import IGNORED, token_losses
 from yatsude.model.transformer import Transformer, document_mask
-from yatsude.shards import Shards
 
 __all__ = ["Score", "nats_of", "score"]
 
 ROWS = 8
 Tokens = npt.NDArray[np.int64]
 Spread = Callable[[Callable[[Any], tuple[float, int]], Iterable[Any]], Iterable[tuple[float, int]]]
+
+
+class Texts(Protocol):
+    """What can be scored: `Shards`, or a choice of their documents."""
+
+    characters: npt.NDArray[np.int32]
+
+    def documents(self) -> Iterable[Tokens]:
+        """Each document as in `Shards`, and as many as there are `characters`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(model: Transformer, shards: Shards, window: int, documents: int | None = None, spread: Spread = map) -> Score:
+def score(model: Transformer, shards: Texts, window: int, documents: int | None = None, spread: Spread = map) -> Score:
     """Score the first `documents` documents (none: all) of `shards`, reading at most `window` tokens at a time.
 
     `spread` applies a function to all batches, as `map` does: give it threads, and they share the work.

@@ -9,8 +9,7 @@ import dataclasses
 from types import MappingProxyType
 from typing import Any
 
-from yatsude.errors import RecipeError
-from yatsude.recipe import nearest
+from yatsude.errors import RecipeError, nearest
 from yatsude.spec.chat import END, PAD, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
 

@@ -16,7 +16,7 @@ import torch
 
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
-from yatsude.files import new_folder, sha256_of
+from yatsude.files import new_folder
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
@@ -75,7 +75,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
-        if settings.bigram_start and state.latest(folder / "checkpoints") is None:
+        if settings.bigram_start and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
         loop = Loop(
             settings,
@@ -122,8 +122,8 @@ def candidates_of(settings: TrainSettings, shards: Shards) -> Candidates | None:
 
 
 def identity_of(sections: Mapping[str, Any], source: Path) -> str:
-    """Name everything that a run's result depends on: its settings and the manifest of what it reads."""
-    return f"{recipe.digest(sections)}:{sha256_of(source / manifest.NAME)}"
+    """Name everything that a run's result depends on: its settings and the bytes of what it reads."""
+    return f"{recipe.digest(sections)}:{manifest.digest(manifest.read(source))}"
 
 
 def train_workers(wish: int, sequences: int) -> Workers:

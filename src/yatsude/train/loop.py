@@ -161,15 +161,15 @@ class Loop:
             "guard": self.guard.state(),
             "score": None if self.score is None else dataclasses.asdict(self.score),
         }
-        checkpoints = self.folder / "checkpoints"
-        state.save(state.step_folder(checkpoints, self.step), tensors, page)
-        state.prune(checkpoints, self.settings.keep_checkpoints)
+        place = state.step_folder(self.folder / "checkpoints", self.step)
+        state.save(place, tensors, page)
+        state.prune(place, self.settings.keep_checkpoints)
 
     def _restore(self) -> None:
         found = state.latest(self.folder / "checkpoints")
         if found is None:
             return
-        tensors, page = state.load(found)
+        tensors, page = found
         if page["identity"] != self.identity:
             raise CheckpointError(
                 f"{self.folder} holds a run with other settings or other text; give another --run, or --restart"

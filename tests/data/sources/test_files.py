@@ -35,9 +35,38 @@ def test_a_folder_of_every_kind_in_order(tmp_path):
     ]
 
 
+def test_endings_in_capitals_and_endings_within_a_name(tmp_path):
+    (tmp_path / "A.TXT.GZ").write_bytes(gzip.compress("大文字。".encode()))
+    (tmp_path / "B.JSONL.ZST").write_bytes(zstandard.compress(json.dumps({"text": "行。"}).encode()))
+    (tmp_path / "c.jsonl.txt").write_text("ただの文。", encoding="utf-8")
+    assert [row.text for row in read(tmp_path)] == ["大文字。", "行。", "ただの文。"]
+
+
+def test_every_frame_of_a_compressed_file_is_read(tmp_path):
+    (tmp_path / "a.txt.zst").write_bytes(zstandard.compress("一。".encode()) + zstandard.compress("二。".encode()))
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress("三。".encode()) + gzip.compress("四。".encode()))
+    assert [row.text for row in read(tmp_path)] == ["一。二。", "三。四。"]
+
+
+def test_a_mark_of_byte_order_is_no_letter(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "一。"}\n', encoding="utf-8-sig")
+    (tmp_path / "b.txt").write_text("二。", encoding="utf-8-sig")
+    assert [row.text for row in read(tmp_path)] == ["一。", "二。"]
+
+
+def test_a_row_without_id_goes_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "一。", "id": null}\n{"text": "二。", "id": 0}\n', encoding="utf-8")
+    assert [row.id for row in read(tmp_path)] == ["a.jsonl#0", "a.jsonl#0"]
+
+
 def test_a_long_text_is_cut_at_empty_lines(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(["あ" * 4000] * 5), encoding="utf-8")
     assert [len(row.text) for row in read(tmp_path / "a.txt")] == [8002, 8002, 4000]
+
+
+def test_a_long_part_between_empty_lines_is_cut_at_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_text("題\n\n" + "\n".join(["あ" * 4000] * 5), encoding="utf-8")
+    assert [len(row.text) for row in read(tmp_path / "a.txt")] == [1, 8001, 8001, 4000]
 
 
 @given(st.text("あ\n ", max_size=60), st.integers(1, 20))

@@ -33,6 +33,8 @@ def asked(monkeypatch) -> Iterator[list[str]]:
             answers = {
                 "/api/datasets/o/n": {"cardData": {"license": ["cc-by-4.0", "mit"]}},
                 "/api/datasets/o/n/parquet": {"default": {"train": [f"{here}/0.parquet"], "test": []}},
+                "/api/datasets/o/two": {},
+                "/api/datasets/o/two/parquet": {"ja": {"train": [f"{here}/1.parquet"]}, "en": {"train": []}},
             }
             if self.path not in answers:
                 return self.send_error(404)
@@ -72,6 +74,25 @@ def test_a_file_that_changed_in_the_cache(asked, tmp_path):
     with pytest.raises(ChecksumError):
         hub.fetch(source, tmp_path)
     assert len(list(hub.read(source, tmp_path))) == 2
+
+
+def test_of_several_configurations_one_must_be_named(asked, tmp_path):
+    with pytest.raises(DataError, match="has the configurations en, ja; name one: hf:o/two:CONFIG/train"):
+        hub.fetch(find("hf:o/two"), tmp_path / "a")
+    with pytest.raises(DataError, match="has the configurations en, ja; name one"):
+        hub.fetch(find("hf:o/two:fr/train"), tmp_path / "b")
+    assert len(list(hub.read(find("hf:o/two:ja/train"), tmp_path / "c"))) == 2
+    assert asked[-2].endswith("/1.parquet")
+    assert find("hf:o/two:ja/train").attribution == "o/two"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_answer_in_the_cache_is_named(asked, tmp_path, content):
+    source = find("hf:o/n")
+    (tmp_path / "about.json").write_text(content)
+    for read in (hub.fetch, hub.licence):
+        with pytest.raises(DataError, match=r"about\.json is damaged .* remove it"):
+            read(source, tmp_path)
 
 
 def test_what_the_hub_does_not_have(asked, tmp_path):

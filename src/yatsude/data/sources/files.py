@@ -1,6 +1,6 @@
 """The user's own texts: `file:PATH`, a file or a folder of them (with its subfolders, in order of their names).
 
-    .txt      a document a file; one of more than 10,000 characters is cut at empty lines, or else at line ends
+    .txt      a document a file; one of more than 10,000 characters is cut at empty lines, and long parts at line ends
     .jsonl    a document a line, from its field "text" ("english" and "id" are read where they are there)
     .parquet  a document a row, from its column "text" (likewise)
 
@@ -18,11 +18,23 @@ from yatsude.data.catalogue import Source
 from yatsude.data.documents import ROWS, Document
 from yatsude.errors import DataError
 
-__all__ = ["pieces", "read", "state"]
+__all__ = ["document", "parquet_rows", "pieces", "read", "state"]
 
 PIECE = 10_000
 ENDINGS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst")
 OTHER_ENCODINGS = ("cp932", "euc_jp", "utf-16")
+
+
+def document(row: Mapping[str, Any], prefix: str, number: int, source: Source) -> Document:
+    """Row `number` of a file as a document of `source`."""
+    name = number if row.get("id") is None else row["id"]
+    return Document(
+        id=f"{prefix}#{name}",
+        text=row["text"],
+        source=source.name,
+        domain=source.domain,
+        english=row.get("english"),
+    )
 
 
 def read(source: Source, folder: Path) -> Iterator[Document]:
@@ -31,13 +43,7 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
     for path in _files(root):
         name = path.name if path == root else str(path.relative_to(root))
         for number, row in enumerate(_rows(path)):
-            yield Document(
-                id=f"{name}#{row.get('id', number)}",
-                text=row["text"],
-                source=source.name,
-                domain=source.domain,
-                english=row.get("english"),
-            )
+            yield document(row, name, number, source)
 
 
 def state(source: Source) -> list[tuple[str, int, int]]:
@@ -47,14 +53,19 @@ def state(source: Source) -> list[tuple[str, int, int]]:
 
 
 def pieces(text: str, longest: int = PIECE) -> Iterator[str]:
-    """Cut a text of more than `longest` characters at empty lines, or at line ends where there are none."""
+    """Cut a text of more than `longest` characters at empty lines, and what is still longer at line ends."""
+    for part in _cut(text, r"\n\s*\n", "\n\n", longest):
+        yield from _cut(part, r"\n", "\n", longest)
+
+
+def _cut(text: str, end: str, gap: str, longest: int) -> Iterator[str]:
+    """Cut a text at matches of `end`, as rarely as can be, and join what stays together by `gap`."""
     if len(text) <= longest:
         yield text
         return
-    gap = "\n\n" if re.search(r"\n\s*\n", text) else "\n"
     gathered: list[str] = []
     length = 0
-    for part in re.split(r"\n\s*\n" if gap == "\n\n" else r"\n", text):
+    for part in re.split(end, text):
         if gathered and length + len(part) > longest:
             yield gap.join(gathered)
             gathered, length = [], 0
@@ -77,7 +88,7 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(ROWS, columns=columns):
                 for row in batch.to_pylist():
                     yield _checked(row, str(path))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is not a readable Parquet file ({reason}); fetch or write it again") from None
 
@@ -99,7 +110,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     name = path.name.lower()
     if name.endswith(".parquet"):
         yield from parquet_rows(path)
-    elif ".jsonl" in name:
+    elif name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
         yield from _json_rows(path)
     else:
         yield from ({"text": piece} for piece in pieces(_decoded(_content(path), path)))
@@ -132,14 +143,15 @@ def _checked(row: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes:
+    name = path.name.lower()
     try:
-        if path.name.endswith(".gz"):
+        if name.endswith(".gz"):
             return gzip.decompress(path.read_bytes())
-        if path.name.endswith(".zst"):
+        if name.endswith(".zst"):
             import zstandard  # noqa: PLC0415
 
-            with path.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as plain:
-                return bytes(plain.read())
+            with path.open("rb") as stream:
+                return bytes(zstandard.ZstdDecompressor().stream_reader(stream).read())
         return path.read_bytes()
     except PermissionError:
         raise DataError(f"{path} may not be read; give yourself the right to (chmod u+r)") from None
@@ -151,7 +163,7 @@ def _content(path: Path) -> bytes:
 
 def _decoded(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start};"

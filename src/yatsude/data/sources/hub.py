@@ -1,4 +1,8 @@
-"""Data sets of the Hugging Face hub: `hf:OWNER/NAME[:SPLIT]`, in the Parquet form that the hub offers of each.
+"""Data sets of the Hugging Face hub, in the Parquet form that the hub offers of each.
+
+    hf:OWNER/NAME                 split "train"
+    hf:OWNER/NAME:SPLIT           another one
+    hf:OWNER/NAME:CONFIG/SPLIT    of a data set that has several configurations
 
 The list of files and the stated licence are kept beside them, so that a warm cache needs no network.
 """
@@ -13,7 +17,7 @@ from yatsude import net
 from yatsude.data import cache
 from yatsude.data.catalogue import Source
 from yatsude.data.documents import Document
-from yatsude.data.sources.files import parquet_rows
+from yatsude.data.sources.files import document, parquet_rows
 from yatsude.errors import DataError
 from yatsude.files import new_file
 from yatsude.manifest import Licence
@@ -21,6 +25,7 @@ from yatsude.manifest import Licence
 __all__ = ["fetch", "licence", "read"]
 
 ENDPOINT = "https://huggingface.co"
+ABOUT = "about.json"
 HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co")
 """The hub, and the servers that it redirects file requests to."""
 
@@ -30,12 +35,11 @@ def fetch(source: Source, folder: Path) -> list[Path]:
 
     Raises NetworkError, DataError for a split that does not exist, ChecksumError for a file that changed on disk.
     """
-    repository, split = _parts(source)
-    about = folder / "about.json"
-    if not about.is_file():
-        _ask(repository, split, about, source)
+    repository, config, split = _parts(source)
+    if not (folder / ABOUT).is_file():
+        _ask(repository, config, split, folder / ABOUT, source)
     paths = []
-    for number, url in enumerate(json.loads(about.read_text(encoding="utf-8"))["files"]):
+    for number, url in enumerate(_about(folder, "files")):
         path = folder / f"{number:05d}.parquet"
         if not cache.check(path):
             net.download(url, path, purpose=f"fetch {source.name}", hosts=HOSTS)
@@ -48,34 +52,45 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
     """A document a row, from the column "text"."""
     for path in fetch(source, folder):
         for number, row in enumerate(parquet_rows(path)):
-            yield Document(
-                id=f"{path.stem}#{row.get('id', number)}",
-                text=row["text"],
-                source=source.name,
-                domain=source.domain,
-                english=row.get("english"),
-            )
+            yield document(row, path.stem, number, source)
 
 
 def licence(source: Source, folder: Path) -> Licence:
     """Terms as the data set's card states them."""
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    stated = about["licence"] or f"not stated, see {source.url}"
+    stated = _about(folder, "licence") or f"not stated, see {source.url}"
     return Licence(source=source.name, licence=stated, attribution=source.attribution, url=source.url)
 
 
-def _parts(source: Source) -> tuple[str, str]:
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?::([\w.-]+))?", source.name)
+def _about(folder: Path, key: str) -> Any:
+    """One entry of what the hub answered once."""
+    try:
+        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / ABOUT} is damaged ({error!r}); remove it and run the same command again") from None
+
+
+def _parts(source: Source) -> tuple[str, str, str]:
+    """Repository, configuration ("" where none is named) and split."""
+    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?::(?:([^/]+)/)?([\w.-]+))?", source.name)
     if not match:
-        raise DataError(f"'{source.name}' is not understood; expected hf:OWNER/NAME or hf:OWNER/NAME:SPLIT")
-    return match[1], match[2] or "train"
+        raise DataError(
+            f"'{source.name}' is not understood; expected hf:OWNER/NAME, hf:OWNER/NAME:SPLIT or"
+            " hf:OWNER/NAME:CONFIG/SPLIT"
+        )
+    return match[1], match[2] or "", match[3] or "train"
 
 
-def _ask(repository: str, split: str, about: Path, source: Source) -> None:
+def _ask(repository: str, config: str, split: str, about: Path, source: Source) -> None:
     """Ask the hub for the licence and the files of a split, and keep the answer."""
     card = _json(f"/api/datasets/{repository}", source)
     offered = _json(f"/api/datasets/{repository}/parquet", source)
-    splits = {name: files for config in offered.values() for name, files in reversed(config.items())}
+    names = [config] if config else list(offered)
+    if len(names) != 1 or names[0] not in offered:
+        raise DataError(
+            f"{source.name}: the data set has the configurations {', '.join(sorted(offered)) or 'none'};"
+            f" name one: hf:{repository}:CONFIG/{split}"
+        )
+    splits = offered[names[0]]
     if split not in splits:
         raise DataError(f"{source.name}: no split '{split}'; the data set has {', '.join(sorted(splits)) or 'none'}")
     page = {"licence": _stated(card), "files": splits[split]}

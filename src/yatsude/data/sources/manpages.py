@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+import zstandard
+
 from yatsude import net
 from yatsude.data import cache
 from yatsude.data.catalogue import Source
@@ -86,7 +88,7 @@ def _pages(package: Path) -> Iterator[tuple[str, str]]:
                 if content is not None and member.name.endswith(".gz"):
                     page = gzip.decompress(content.read()).decode("utf-8", "replace")
                     yield PurePosixPath(member.name).stem, page
-    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError) as error:
         raise DataError(f"{package} is damaged ({error}); remove it and run the same command again") from None
 
 
@@ -113,7 +115,5 @@ def _unpacked(name: str, packed: io.BytesIO) -> IO[bytes]:
     if name.endswith(".gz"):
         return cast(IO[bytes], gzip.open(packed))
     if name.endswith(".zst"):
-        import zstandard  # noqa: PLC0415
-
         return cast(IO[bytes], zstandard.ZstdDecompressor().stream_reader(packed))
     return packed
