@@ -38,13 +38,13 @@ def test_flops_are_two_a_weight_and_grow_with_the_context():
     counts = count(config)
     assert forward_flops(config) == 2 * (counts.active - counts.norms)
     slope = forward_flops(config, 101) - forward_flops(config, 100)
-    assert slope == 2 * 6 * 4 * (32 + 32 + 64)
+    assert slope == 2 * 6 * 5 * (32 + 32 + 64)
     assert training_flops(config, 200) == 3 * forward_flops(config, 100)
 
 
 def test_a_cache_holds_latent_and_rotary_key():
     assert cache_bytes(PRESETS["700b"], "bfloat16") == 61 * 576 * 2
-    assert cache_bytes(preset("tiny"), "float32") == 6 * (64 + 32) * 4
+    assert cache_bytes(preset("tiny"), "float32") == 6 * (80 + 32) * 4
 
 
 def test_all_weights_are_resident_and_few_are_read():

@@ -1,8 +1,8 @@
 """Named model sizes, as data.
 
-Every small preset has 8 routed experts, 2 of them a token, and 1 shared expert; each is two to two and a half times
-the one before, `pico` aside, which is for tests. `700b` is the shape of DeepSeek-V3 (arXiv 2412.19437, table of
-section 4.2) and of Rakuten AI 3.0 that was trained from it: 256 routed experts, 8 a token, 1 shared.
+Every small preset has 8 routed experts, 2 of them a token, and 1 shared expert; each is about twice the one before,
+`pico` aside, which is for tests. `700b` is the shape of DeepSeek-V3 (arXiv 2412.19437, table of section 4.2) and of
+Rakuten AI 3.0 that was trained from it: 256 routed experts, 8 a token, 1 shared.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ _IDS: dict[str, Any] = {
 # name: vocabulary, hidden, layers, dense width, expert width, heads, latent, key without and with rotation, value
 _SIZES = {
     "pico": (512, 32, 2, 64, 32, 2, 16, 16, 8, 16),
-    "nano": (8192, 128, 4, 256, 96, 4, 32, 16, 16, 32),
-    "micro": (8192, 192, 5, 512, 160, 4, 48, 32, 16, 48),
-    "tiny": (8192, 256, 6, 768, 256, 4, 64, 32, 32, 64),
+    "nano": (8192, 192, 3, 384, 128, 4, 48, 16, 16, 48),
+    "micro": (8192, 256, 4, 768, 200, 4, 64, 16, 16, 64),
+    "tiny": (8192, 320, 6, 960, 256, 5, 80, 32, 32, 64),
     "mini": (8192, 384, 8, 1024, 352, 6, 96, 32, 32, 64),
     "little": (16384, 512, 10, 1536, 512, 8, 128, 32, 32, 64),
     "small": (16384, 768, 12, 2048, 704, 12, 192, 32, 32, 64),

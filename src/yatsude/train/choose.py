@@ -1,6 +1,7 @@
 """A model and a run for the minutes that there are, from this machine's measured speed."""
 
 import dataclasses
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ TOKENS_PER_ACTIVE_PARAMETER = 0.4
 STEPS = 1000
 """Rather this many steps of fewer sequences than fewer steps of more: early on, steps count."""
 SECONDS = 4.0
-WARMUP_STEPS = 2
+WARMUP_STEPS = 4
 MARGIN = 0.93
 """Share of the measured speed that is counted on: scores and checkpoints take time, and machines slow down."""
 
@@ -94,7 +95,7 @@ def tune_steps(
 
 
 def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards) -> float:
-    """Train for a few seconds and throw the result away; tokens a second of wall-clock time."""
+    """Train for a few seconds and throw the result away; tokens a second of wall-clock time, of the median step."""
     fresh = Transformer(resolve(model, shards.vocab_size))
     initialise(fresh, train.seed)
     with tempfile.TemporaryDirectory() as folder, train_workers(train.workers, train.sequences_per_step) as workers:
@@ -111,12 +112,12 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
         )
         for _ in range(WARMUP_STEPS):
             loop.advance()
-        start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < SECONDS:
+        seconds: list[float] = []
+        while sum(seconds) < SECONDS:
+            start = time.perf_counter()
             loop.advance()
-            steps += 1
-        seconds = time.perf_counter() - start
-    return steps * train.sequences_per_step * train.sequence_length / seconds
+            seconds.append(time.perf_counter() - start)
+    return train.sequences_per_step * train.sequence_length / statistics.median(seconds)
 
 
 def _preset(

@@ -13,7 +13,9 @@ __all__ = ["Optimizer", "orthogonalise"]
 
 ROOT_MEAN_SQUARE = 0.2
 """Size of a Muon update relative to its rate, that of a typical AdamW update (Moonlight, arXiv 2502.16982, eq. 4)."""
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+COEFFICIENTS = ((4.3232, -10.1693, 6.1925), (3.1381, -5.7648, 3.0567), (3.0710, -4.7336, 2.8299))
+"""Of x -> a·x + b·x³ + c·x⁵, one after the other. Found numerically: together they bring all from 0.03 to 1 within 5.3 %
+of 1; Muon's usual five steps of one kind leave 30 %."""
 
 
 class Optimizer:
@@ -81,21 +83,20 @@ class Optimizer:
         master, momentum, gradient = (part.of(b) for b in (self.weights.master, self.first, self.weights.gradient))
         momentum.lerp_(gradient, 1 - self.settings.momentum)
         update = gradient.lerp(momentum, self.settings.momentum)
-        update = orthogonalise(_square(update, part), self.settings.newton_schulz_steps).reshape(master.shape)
+        update = orthogonalise(_square(update, part)).reshape(master.shape)
         rows, columns = _square(master, part).shape[-2:]
         master.mul_(1 - rate * self.settings.weight_decay)
         master.add_(update, alpha=-rate * ROOT_MEAN_SQUARE * max(rows, columns) ** 0.5)
 
 
-def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring every singular value of each matrix near 1, shape (n, rows, columns), by Newton-Schulz steps in bf16."""
     x = matrices.bfloat16()
     wide = x.shape[-2] > x.shape[-1]
     if wide:
         x = x.mT
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
-    a, b, c = COEFFICIENTS
-    for _ in range(steps):
+    for a, b, c in COEFFICIENTS:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if wide else x).to(matrices.dtype)

@@ -16,12 +16,11 @@ class OptimizerSettings:
     muon: bool = True
     rate: float = 1e-3
     embedding_rate: float = 5e-4
-    muon_rate: float = 3e-3
+    muon_rate: float = 6e-3
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-10
     momentum: float = 0.95
-    newton_schulz_steps: int = 5
     weight_decay: float = 0.1
     clip: float = 1.0
 
@@ -39,8 +38,8 @@ class LoopSettings:
     """Share of the steps over which the learning rate rises."""
     decay: float = 0.9
     """Share of the steps, the last ones, over which it falls to zero."""
-    balance_rate: float = 1e-3
-    """How far a router's bias moves a step against the load."""
+    balance_rate: float = 1e-2
+    """How far a router's bias moves a step against the load: a run of some hundred steps has no time for 1e-3."""
     separate_documents: bool = True
     """A token sees its own document only, not its neighbours in the packed sequence."""
     precision: Precision = "auto"
