@@ -14,8 +14,8 @@ __all__ = ["Optimizer", "orthogonalise"]
 ROOT_MEAN_SQUARE = 0.2
 """Size of a Muon update relative to its rate, that of a typical AdamW update (Moonlight, arXiv 2502.16982, eq. 4)."""
 COEFFICIENTS = ((4.3232, -10.1693, 6.1925), (3.1381, -5.7648, 3.0567), (3.0710, -4.7336, 2.8299))
-"""Of x -> a·x + b·x³ + c·x⁵, one after the other. Found numerically: together they bring all from 0.03 to 1 within 5.3 %
-of 1; Muon's usual five steps of one kind leave 30 %."""
+"""Of x -> a·x + b·x³ + c·x⁵, one after the other. Found numerically: together they bring 0.03 to 1 within 5.3 % of 1;
+Muon's usual five steps of one kind leave 30 %."""
 
 
 class Optimizer:
