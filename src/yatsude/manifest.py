@@ -128,9 +128,7 @@ def digest(manifest: Manifest) -> str:
 
 def made_from(manifest: Manifest, folder: Path) -> bool:
     """Whether the inputs of `manifest` name what `folder` holds now."""
-    sums = {entry.manifest_sha256 for entry in manifest.inputs}
-    # a manifest of an earlier version names the bytes of the other one
-    return digest(read(folder)) in sums or sha256_of(folder / NAME) in sums
+    return digest(read(folder)) in {entry.manifest_sha256 for entry in manifest.inputs}
 
 
 def check(folder: Path, manifest: Manifest) -> None:
