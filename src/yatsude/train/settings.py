@@ -49,7 +49,7 @@ class LoopSettings:
     seed: int = 0
     evaluations: int = 10
     """How often, spread over the run, validation text is scored."""
-    evaluation_documents: int = 500
+    evaluation_documents: int = 1500
     checkpoint_steps: int = 200
     keep_checkpoints: int = 2
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
