@@ -24,15 +24,16 @@ def measured(monkeypatch):
 
     def choose(minutes, tokens, model, train, **more):
         calls.append(minutes)
-        return choosing.Choice(model=model, train=train, tune_steps=100, reasons=())
+        return choosing.Choice(model=model, train=train, reasons=())
 
     monkeypatch.setattr(choosing, "choose", choose)
+    monkeypatch.setattr(choosing, "tune_steps", lambda *_: (100, "as measured"))
     return calls
 
 
 def test_a_changed_tuning_keeps_the_choice_of_model_and_training(copy, measured):
     def steps(*changes):
-        return run._chosen(options.Settings(None, [*changes]), copy, 10)[2].steps
+        return run._chosen(options.Settings(None, [*changes]), copy, 10, True)[2].steps
 
     assert steps("tune.sequences_per_step=8") == 100
     assert steps("tune.sequences_per_step=8") == 100
@@ -42,6 +43,13 @@ def test_a_changed_tuning_keeps_the_choice_of_model_and_training(copy, measured)
     assert len(measured) == 1
     steps("train.seed=3")
     assert len(measured) == 2
+
+
+def test_a_run_that_is_begun_keeps_its_choice_until_restarted(fails, copy):
+    before = (copy / "choice.toml").read_bytes() if (copy / "choice.toml").exists() else None
+    line = fails("run", "--run", copy, "--minutes", "77", "--no-serve")
+    assert "another --run, or --restart to begin anew" in line
+    assert ((copy / "choice.toml").read_bytes() if (copy / "choice.toml").exists() else None) == before
 
 
 def test_a_model_tuned_from_an_earlier_base_is_neither_measured_nor_exported(fails, yatsude, copy):

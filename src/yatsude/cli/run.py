@@ -35,7 +35,7 @@ def command(
     settings = options.Settings(recipe_file, sets)
     start = time.monotonic()
     _text(settings, run)
-    model, train, tune = _chosen(settings, run, minutes)
+    model, train, tune = _chosen(settings, run, minutes, restart)
     _learn(model, train, tune, run, restart)
     _measure_and_export(settings, run)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; the report is {run / 'evaluate' / 'report.html'}")
@@ -67,7 +67,9 @@ def _text(settings: options.Settings, run: Path) -> None:
         build_tokenizer(tokenizer, run / "data", run / "tokenizer")
 
 
-def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[ModelSettings, TrainSettings, TuneSettings]:
+def _chosen(
+    settings: options.Settings, run: Path, minutes: float, restart: bool
+) -> tuple[ModelSettings, TrainSettings, TuneSettings]:
     """Measure and choose once: a run that is resumed keeps what it chose, or it would be another run."""
     path = run / CHOICE
     key = recipe.digest({name: settings.of(name) for name in ("model", "train")})
@@ -76,6 +78,11 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
         kept = options.Settings(path, None)
         say(f"model and run as chosen before, in {path}")
         return kept.of("model"), kept.of("train"), _tuning(settings, kept.of("tune"))
+    if _begun(run) and not restart:
+        raise RecipeError(
+            f"{run} holds a training for other --minutes, with other settings or of other text; give another --run, or"
+            " --restart to begin anew"
+        )
     from yatsude.train.choose import choose, tune_steps  # noqa: PLC0415
 
     _title("measuring this machine")
@@ -89,12 +96,17 @@ def _chosen(settings: options.Settings, run: Path, minutes: float) -> tuple[Mode
     )
     for reason in choice.reasons:
         say(f"  {reason}")
-    steps, reason = tune_steps(minutes, run / "tokenizer", choice.model, choice.train, tune)
     if "steps" not in settings.given("tune"):
+        steps, reason = tune_steps(minutes, run / "tokenizer", choice.model, choice.train, tune)
         say(f"  {reason}")
-    reckoned = dataclasses.replace(tune, steps=steps)
-    recipe.write(path, {"model": choice.model, "train": choice.train, "tune": reckoned}, comment=origin)
-    return choice.model, choice.train, _tuning(settings, reckoned)
+        tune = dataclasses.replace(tune, steps=steps)
+    recipe.write(path, {"model": choice.model, "train": choice.train, "tune": tune}, comment=origin)
+    return choice.model, choice.train, tune
+
+
+def _begun(run: Path) -> bool:
+    """Whether there is a training to go on with, or a finished one."""
+    return (run / "train" / "model").is_dir() or any((run / "train" / "checkpoints").glob("step-*"))
 
 
 def _tuning(settings: options.Settings, reckoned: TuneSettings) -> TuneSettings:

@@ -73,6 +73,8 @@ class Engine:
         for token in (*prompt, *(token for token, _ in settings.logit_bias)):
             if not 0 <= token < vocabulary:
                 raise RequestError(f"token id {token}: expected 0 to {vocabulary - 1}")
+        if len({token for token, bias in settings.logit_bias if bias <= -100}) == vocabulary:
+            raise RequestError("logit_bias forbids every token; expected at least one that may be drawn")
         room = self.context - len(prompt)
         limit = room if settings.max_tokens is None else min(room, settings.max_tokens)
         return Answer(prompt, settings, limit=limit, stream=self.tokenizer.stream(), listener=listener)

@@ -72,7 +72,7 @@ def sample(logits_BV: Tensor, drawers: Sequence[Drawer]) -> tuple[list[int], lis
         logits_BV = logits_BV.clone()
         for logits_V, drawer in zip(logits_BV, drawers, strict=True):
             drawer.adjust(logits_V)
-    if all(drawer.settings.temperature == 0 for drawer in drawers):
+    if all(drawer.settings.greedy for drawer in drawers):
         tokens: list[int] = logits_BV.argmax(-1).tolist()
     else:
         tokens = _drawn(logits_BV, drawers)
@@ -93,12 +93,12 @@ def _drawn(logits_BV: Tensor, drawers: Sequence[Drawer]) -> list[int]:
 
 def probabilities(logits_BV: Tensor, settings: Sequence[SamplingSettings]) -> Tensor:
     """Probabilities (B, V) up to a factor a row, 0 for what may not be drawn; equals are kept or cut together."""
-    greedy_B = torch.tensor([one.temperature == 0 for one in settings], device=logits_BV.device)
-    temperature_B1 = logits_BV.new_tensor([one.temperature or 1.0 for one in settings])[:, None]
+    greedy_B = torch.tensor([one.greedy for one in settings], device=logits_BV.device)
+    temperature_B1 = logits_BV.new_tensor([1.0 if one.greedy else one.temperature for one in settings])[:, None]
     kept_BV = torch.softmax(logits_BV / temperature_B1, -1)
     if any(one.cuts for one in settings):
         kept_BV.masked_fill_(kept_BV < _least_kept(kept_BV, settings), 0.0)
-    if any(one.temperature == 0 for one in settings):
+    if any(one.greedy for one in settings):
         kept_BV[greedy_B] = functional.one_hot(logits_BV[greedy_B].argmax(-1), kept_BV.shape[1]).to(kept_BV.dtype)
     return kept_BV
 
@@ -118,6 +118,7 @@ def _least_kept(probabilities_BV: Tensor, settings: Sequence[SamplingSettings]) 
     cumulative_BK = falling_BK.cumsum(-1, dtype=torch.float64)
     above_BK = cumulative_BK - falling_BK
     out_BK = ~in_k_BK | (above_BK >= top_p_B1 * cumulative_BK[:, -1:])
+    out_BK[:, 0] = False  # however small top-p is
     return falling_BK.masked_fill(out_BK, torch.inf).amin(-1, keepdim=True) * cuts_B1
 
 

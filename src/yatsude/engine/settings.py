@@ -8,6 +8,8 @@ from yatsude.spec.settings import Precision
 
 __all__ = ["EngineSettings", "SamplingSettings"]
 
+LEAST_TEMPERATURE = 1e-4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineSettings:
@@ -79,6 +81,11 @@ class SamplingSettings:
             raise RequestError("top_p = 0: expected more than 0; for the likeliest token alone use temperature 0")
         if any(not stop for stop in self.stop):
             raise RequestError("stop holds an empty text; expected at least one character")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken; float32 cannot divide by a smaller temperature."""
+        return self.temperature < LEAST_TEMPERATURE
 
     @property
     def cuts(self) -> bool:

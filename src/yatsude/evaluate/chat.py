@@ -16,7 +16,7 @@ from yatsude.errors import DataError
 from yatsude.evaluate.results import TOO_OFTEN, Answer, Chat
 from yatsude.evaluate.samples import spread
 from yatsude.evaluate.settings import EvaluateSettings
-from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut
+from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut, sentences
 from yatsude.text.scripts import japanese_share
 from yatsude.tokenizer.corpus import columns
 
@@ -36,15 +36,17 @@ class Prompt:
 
 def prompts(data_folder: Path, number: int) -> list[Prompt]:
     """Make `number` prompts from held-out sentences, the tasks in turn; without translations all continue a text."""
-    sentences = [
-        (text, english)
+    rows = [
+        pair
         for texts, translations in columns(data_folder, "held_out", ("text", "english"))
-        for text, english in zip(texts, translations, strict=True)
-        if SHORTEST <= len(text) <= LONGEST and cut(text) is not None
+        for pair in zip(texts, translations, strict=True)
     ]
-    pairs = [pair for pair in sentences if pair[1]]
+    found = [pair for pair in rows if SHORTEST <= len(pair[0]) <= LONGEST and cut(pair[0]) is not None]
+    if not found:
+        found = [(sentence, None) for text, _ in rows for sentence in sentences(text) if cut(sentence) is not None]
+    pairs = [pair for pair in found if pair[1]]
     tasks = ["to_japanese", "to_english", "continue"] if len(pairs) >= number else ["continue"]
-    usable = pairs if len(tasks) > 1 else sentences
+    usable = pairs if len(tasks) > 1 else found
     if not usable:
         raise DataError(
             f"{data_folder / 'held_out'} has no sentence of {SHORTEST} to {LONGEST} characters to ask about;"

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from types import MappingProxyType
 
-__all__ = ["LONGEST", "SHORTEST", "TASKS", "Task", "cut"]
+__all__ = ["LONGEST", "SHORTEST", "TASKS", "Task", "cut", "sentences"]
 
 SHORTEST, LONGEST = 8, 120
 """Characters of a sentence that is asked about: a shorter one has no beginning and end worth telling apart."""
@@ -42,6 +42,16 @@ TASKS = MappingProxyType(
     }
 )
 """Name -> task. A message without an instruction is taken as the beginning of a text to continue."""
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a text that can be asked about.
+
+    >>> sentences("昨日は雨でした。" * 20 + "短い。")[1]
+    '昨日は雨でした。'
+    """
+    found = map(str.strip, re.findall(r"[^。！？\n]+[。！？]?", text))
+    return [sentence for sentence in found if SHORTEST <= len(sentence) <= LONGEST]
 
 
 def cut(text: str) -> int | None:

@@ -27,13 +27,14 @@ from yatsude.train.workers import Workers
 
 __all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 32
+EPOCHS = 24
 PARTS = 8
 RATE, EMBEDDING_RATE = 0.02, 0.16
 """A row of the embedding is moved by one step in PARTS only. From WIDTH on the head's rate falls with the width."""
 WIDTH = 128
-DECAY = 2.0
-"""Of the head. Without it the start learns the training text's pairs by heart, and the layers learn to trust them."""
+DECAY = 1 / 48
+"""Of the head, times the width: without it the start learns the training text's pairs by heart, and the layers learn to
+trust them."""
 BETAS = (0.9, 0.95)
 
 
@@ -83,7 +84,7 @@ def fit(
     generator = np.random.default_rng(seed)
     embedding = torch.from_numpy(generator.standard_normal(shape, np.float32)).requires_grad_()
     head = torch.zeros(shape, requires_grad=True)
-    groups = [{"params": [head], "weight_decay": DECAY}, {"params": [embedding], "weight_decay": 0.0}]
+    groups = [{"params": [head], "weight_decay": DECAY * shape[1]}, {"params": [embedding], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
     rates = (RATE * min(1.0, WIDTH / shape[1]), EMBEDDING_RATE)
     total = float(pairs.counts_P.sum())

@@ -33,7 +33,7 @@ from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers, cores, keep_freed_memory
 
-__all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "identity_of", "train_workers"]
+__all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "forget", "identity_of", "train_workers"]
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
@@ -66,7 +66,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     feed = Feed(shards, settings.sequence_length, settings.seed)
     config = resolve(model, shards.vocab_size)
     if restart:
-        shutil.rmtree(folder, ignore_errors=True)
+        forget(folder)
     sections = {"model": model, STAGE: settings}
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
@@ -131,6 +131,13 @@ def train_workers(wish: int, sequences: int) -> Workers:
     torch.set_num_threads(cores())
     keep_freed_memory()
     return Workers(max(1, min(wish or cores(), sequences)))
+
+
+def forget(folder: Path) -> None:
+    """Remove what an attempt left to go on from; its finished model stays until another takes its place."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("log.jsonl", precision.NOTE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def finish(

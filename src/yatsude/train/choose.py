@@ -86,7 +86,7 @@ def tune_steps(
     measure: Measure | None = None,
 ) -> tuple[int, str]:
     """Steps of tuning in its share of `minutes`, and why; measured as tuning is done, over the whole vocabulary."""
-    names = ("sequence_length", "sequences_per_step", "precision", "workers")
+    names = ("sequences_per_step", "precision", "workers")
     alike = dataclasses.replace(train, candidates=0, **{name: getattr(tune, name) for name in names})
     speed = (measure or tokens_per_second)(model, alike, Shards(tokens / "train"))
     batch = tune.sequences_per_step * tune.sequence_length

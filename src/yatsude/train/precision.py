@@ -9,6 +9,7 @@ from yatsude.files import new_file
 
 __all__ = ["choose", "settled"]
 
+NOTE = "precision.txt"
 ROWS, INNER, COLUMNS = 512, 512, 1024
 SECONDS = 0.15
 
@@ -30,7 +31,7 @@ def settled(folder: Path, wish: str) -> tuple[torch.dtype, str]:
     """Precision of the run in `folder`: chosen once and noted there, so that a resumed run computes as it began."""
     if wish != "auto":
         return choose(wish)  # and no note: it would outlive a run that is then refused for its other settings
-    note = folder / "precision.txt"
+    note = folder / NOTE
     if note.is_file():
         kept = note.read_text(encoding="utf-8").strip()
         return (torch.bfloat16 if kept == "bf16" else torch.float32), f"{kept}, as this run began"

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import shutil
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.train import precision
-from yatsude.train.build import Summary, finish, identity_of, train_workers
+from yatsude.train.build import Summary, finish, forget, identity_of, train_workers
 from yatsude.train.loop import Loop
 from yatsude.tune.conversations import conversations, state
 from yatsude.tune.feed import ChatFeed
@@ -31,8 +30,6 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     inputs = [model, data] if "pairs" in settings.sources else [model]
     for source in inputs:
         manifest.read(source)
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
     sections = {STAGE: settings}
     tokenizer = Tokenizer.load(model)
     feed = _feed(settings, tokenizer, data, "train", settings.conversations)
@@ -40,6 +37,8 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
     if feed.too_long:
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
+    if restart:
+        forget(folder)
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     page = digest(settings)  # of the files as they were when they were read

@@ -6,13 +6,14 @@ A line of such a file:
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yatsude.errors import DataError
 from yatsude.spec.chat import ROLES
-from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut
+from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut, sentences
 from yatsude.tokenizer.corpus import columns
 
 __all__ = ["Conversation", "conversations", "state"]
@@ -35,7 +36,10 @@ def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: 
         else:
             found += _of_split(list(_from_file(_path(source))), split)
     if not found and split == "train":
-        raise DataError(f"no conversations in {', '.join(sources)}; give tune.sources a file with some")
+        raise DataError(
+            f"no conversations in {', '.join(sources)}: the text has no sentence of {SHORTEST} to {LONGEST} characters"
+            " that can be cut in two; give tune.sources a file with some, or add text"
+        )
     return found
 
 
@@ -56,20 +60,27 @@ def _missing(path: Path) -> DataError:
 
 
 def _from_pairs(data_folder: Path, split: str, limit: int) -> list[Conversation]:
-    """Tasks over the data folder's sentences, each sentence used for one of them, chosen by its hash."""
+    """Tasks over the data folder's short texts, or over the sentences of its longer ones where there are none."""
     twins: dict[str, str] = {}
     made: list[Conversation] = []
+    for text, english in _pairs(data_folder, split):
+        if not SHORTEST <= len(text) <= LONGEST:
+            continue
+        twin = twins.get(english) if english else None
+        if english:
+            twins[english] = text
+        made += _tasks(text, english, twin)
+        if len(made) >= limit:
+            break
+    if not made:
+        whole = (sentence for text, _ in _pairs(data_folder, split) for sentence in sentences(text))
+        made = list(itertools.islice((task for sentence in whole for task in _tasks(sentence, None, None)), limit))
+    return list(_chained(made[:limit]))
+
+
+def _pairs(data_folder: Path, split: str) -> Iterator[tuple[str, str | None]]:
     for texts, translations in columns(data_folder, split, ("text", "english")):
-        for text, english in zip(texts, translations, strict=True):
-            if not SHORTEST <= len(text) <= LONGEST:
-                continue
-            twin = twins.get(english) if english else None
-            if english:
-                twins[english] = text
-            made += _tasks(text, english, twin)
-            if len(made) >= limit:
-                return list(_chained(made[:limit]))
-    return list(_chained(made))
+        yield from zip(texts, translations, strict=True)
 
 
 def _chained(talks: Sequence[Conversation]) -> Iterator[Conversation]:
