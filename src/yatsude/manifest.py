@@ -131,11 +131,13 @@ def made_from(manifest: Manifest, folder: Path) -> bool:
     return digest(read(folder)) in {entry.manifest_sha256 for entry in manifest.inputs}
 
 
-def check(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with its recorded size and SHA-256; the first that differs is an error."""
+def check(folder: Path, manifest: Manifest, pattern: str = "*") -> None:
+    """Compare every file of that pattern with its recorded size and SHA-256; the first that differs is an error."""
     again = f"run 'yatsude {manifest.stage}' again"
     for name, file in manifest.files.items():
         path = folder / name
+        if not path.match(pattern):
+            continue
         if not path.is_file():
             raise DataError(f"{path} is missing; the manifest lists it with {file.bytes} bytes: {again}")
         if path.stat().st_size != file.bytes or sha256_of(path) != file.sha256:

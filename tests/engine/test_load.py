@@ -1,11 +1,12 @@
 import pytest
 import torch
 
+from yatsude import manifest
 from yatsude.checkpoint import hf
 from yatsude.engine import load as loading
 from yatsude.engine.load import faster, load
 from yatsude.engine.settings import EngineSettings, SamplingSettings
-from yatsude.errors import CheckpointError, MachineError, RecipeError
+from yatsude.errors import CheckpointError, DataError, MachineError, RecipeError
 
 
 @pytest.fixture
@@ -64,3 +65,14 @@ def test_what_cannot_be_done_is_named(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MachineError, match="no GPU"):
         load(folder, EngineSettings(device="cuda"))
+
+
+def test_weights_altered_at_equal_size_are_not_loaded(folder):
+    manifest.write(folder, "export")
+    load(folder, EngineSettings(precision="fp32"))
+    (weights,) = folder.glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DataError, match=r"is not what was written.*run 'yatsude export' again"):
+        load(folder, EngineSettings(precision="fp32"))

@@ -77,6 +77,15 @@ def test_temperature_zero_is_greedy_beside_rows_that_are_not():
         assert sample(LOGITS.repeat(2, 1), drawers)[0][0] == 4
 
 
+@pytest.mark.parametrize("settings", [{"temperature": 1e-40}, {"temperature": 1e-38}, {"top_p": 1e-320}])
+def test_however_small_temperature_and_top_p_are_the_likeliest_is_left(settings):
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    drawers = [Drawer(SamplingSettings(**settings)), *(Drawer(SamplingSettings()) for _ in range(2))]
+    tokens, _ = sample(logits, drawers)
+    assert tokens[0] == int(logits[0].argmax())
+    assert all(0 <= token < 50 for token in tokens)
+
+
 def test_a_row_draws_the_same_whatever_its_neighbours():
     def draws(neighbours):
         drawers = [Drawer(SamplingSettings(seed=9)), *(Drawer(SamplingSettings(seed=n, top_p=0.5)) for n in neighbours)]

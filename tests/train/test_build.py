@@ -15,7 +15,7 @@ import torch
 
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
-from yatsude.errors import CheckpointError, DataError
+from yatsude.errors import CheckpointError, DataError, MachineError
 from yatsude.spec.settings import ModelSettings
 from yatsude.train.build import build
 from yatsude.train.monitor import read_log
@@ -213,3 +213,10 @@ def test_a_shard_altered_at_equal_size_is_not_trained_on(tokens, tmp_path, setti
     content = (tokens / "train" / "tokens-00000.bin").read_bytes()
     with pytest.raises(DataError, match=r"tokens-00000\.bin is not what was written"):
         run(damaged(tokens, tmp_path, "train/tokens-00000.bin", content[::-1]), tmp_path / "out", settings)
+
+
+def test_a_model_larger_than_the_machine_is_refused_before_it_is_made(tokens, tmp_path, settings, monkeypatch):
+    monkeypatch.setattr("yatsude.train.build.memory", lambda: 100_000)
+    with pytest.raises(MachineError, match=r"takes .* GB of memory, this machine has .*; choose a smaller model\.preset"):
+        run(tokens, tmp_path / "run", settings)
+    assert not (tmp_path / "run" / "checkpoints").exists()

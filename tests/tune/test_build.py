@@ -161,3 +161,12 @@ def test_texts_without_a_manifest_are_refused_before_any_step(places, tmp_path):
 def test_a_folder_that_is_no_model_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"no manifest\.json in"):
         build(SETTINGS, tmp_path, tmp_path, tmp_path / "tune")
+
+
+def test_a_restart_that_cannot_begin_leaves_the_finished_model(places, tmp_path):
+    build(SETTINGS, *places, tmp_path / "tune")
+    before = outcome(tmp_path / "tune")
+    bad = dataclasses.replace(SETTINGS, sources=(f"file:{tmp_path / 'none.jsonl'}",))
+    with pytest.raises(DataError, match="no conversations at"):
+        build(bad, *places, tmp_path / "tune", restart=True)
+    assert outcome(tmp_path / "tune") == before

@@ -29,6 +29,7 @@ def write(settings: options.Settings, run: Path) -> None:
     evaluated = (measured / manifest.NAME).is_file() and manifest.made_from(manifest.read(measured), source)
     if measured.is_dir() and not evaluated:
         say(f"{measured} is of another model: the card has no figures; 'yatsude evaluate' measures this one")
+    say(f"exporting {source}")
     check = export(
         hf.load(source, torch.float32),
         source,

@@ -12,7 +12,9 @@ __all__ = ["command"]
 
 def command(
     prompt: Annotated[str, typer.Argument(help="Beginning of the text.")],
-    model: options.Model = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="Folder of a model; by default the run's pre-trained one.")
+    ] = None,
     run: options.Run = Path("runs/default"),
     max_tokens: Annotated[int, typer.Option(help="Longest continuation, in tokens.")] = 100,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.7,

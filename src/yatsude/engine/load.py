@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from yatsude import manifest
 from yatsude.checkpoint import hf
 from yatsude.engine.engine import Engine
 from yatsude.engine.runner import Runner
@@ -21,7 +22,7 @@ __all__ = ["faster", "load", "step_seconds"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEASURED_UP_TO = 2e9
-"""Bytes on disk; a larger model is not measured, since it would have to be in memory twice."""
+"""Bytes on disk; a larger model is not measured, since it would have to be in memory twice, nor is its sum compared."""
 WORTH_ROUNDING = 1.1
 """bf16 must be this many times as fast as fp32 before accuracy is given up for it."""
 STEPS = 12
@@ -36,6 +37,8 @@ def load(folder: Path, settings: EngineSettings | None = None) -> Engine:
         raise CheckpointError(
             f"no model in {folder}; 'yatsude train' and 'yatsude export' write one, or check the path"
         )
+    if (folder / manifest.NAME).is_file() and _bytes(folder) <= MEASURED_UP_TO:
+        manifest.check(folder, manifest.read(folder), "*.safetensors")
     tokenizer = Tokenizer.load(folder)
     model, reason = _model(folder, settings)
     say(f"engine: {reason}")
@@ -48,10 +51,14 @@ def _model(folder: Path, settings: EngineSettings) -> tuple[Transformer, str]:
         return hf.load(folder, dtype=DTYPES[settings.precision]).to(device), f"{settings.precision}, as set"
     if device.type != "cpu":
         return hf.load(folder, dtype=torch.bfloat16).to(device), f"bf16 on {device}, its native precision"
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = _bytes(folder)
     if size > MEASURED_UP_TO:
         return hf.load(folder, dtype=torch.bfloat16), f"bf16, since a model of {size / 1e9:.1f} GB is bound by reading"
     return faster({name: hf.load(folder, dtype=dtype) for name, dtype in DTYPES.items()})
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def faster(models: dict[str, Transformer]) -> tuple[Transformer, str]:
@@ -63,9 +70,8 @@ def faster(models: dict[str, Transformer]) -> tuple[Transformer, str]:
             seconds[name] = min(seconds[name], time_s)
     chosen = "bf16" if seconds["bf16"] * WORTH_ROUNDING < seconds["fp32"] else "fp32"
     measured = ", ".join(f"{name} {1 / value:,.0f}" for name, value in seconds.items())
-    return models[
-        chosen
-    ], f"{chosen}, since one answer gets, in tokens/s: {measured} ({torch.get_num_threads()} threads)"
+    rule = f"bf16 from {WORTH_ROUNDING:g} times on, {torch.get_num_threads()} threads"
+    return models[chosen], f"{chosen}, since one answer gets, in tokens/s: {measured} ({rule})"
 
 
 def step_seconds(model: Transformer, *, rows: int, steps: int = STEPS) -> Iterator[float]:

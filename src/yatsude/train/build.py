@@ -16,6 +16,7 @@ import torch
 
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
+from yatsude.errors import MachineError
 from yatsude.files import new_folder
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
@@ -31,12 +32,14 @@ from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
-from yatsude.train.workers import Workers, cores, keep_freed_memory
+from yatsude.train.workers import Workers, cores, keep_freed_memory, memory
 
 __all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "forget", "identity_of", "train_workers"]
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
+BYTES_PER_PARAMETER = 20
+"""Float32 master, gradient and two moments, and in 16 bits a copy and one worker's gradient: what cannot be spared."""
 ENGLISH_WEIGHT = 0.2
 """Of a pair of English tokens beside one of Japanese, in the bigram start."""
 
@@ -72,6 +75,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     say(f"precision: {reason}")
     counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
+    _fits(counts.total)
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
@@ -106,6 +110,16 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
     finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections))
     return summary
+
+
+def _fits(parameters: int) -> None:
+    """Refuse a model that this machine cannot hold while it is trained."""
+    need, have = parameters * BYTES_PER_PARAMETER / 1e9, memory() / 1e9
+    if need > have:
+        raise MachineError(
+            f"training {parameters / 1e6:,.0f} M parameters takes {need:,.0f} GB of memory, this machine has"
+            f" {have:,.0f}; choose a smaller model.preset"
+        )
 
 
 def _corpora(tokens: Path) -> list[tuple[Shards, float]]:

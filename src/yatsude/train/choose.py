@@ -135,7 +135,7 @@ def _preset(
         speed = measure(candidate, train, shards)
         active = count(resolve(candidate, shards.vocab_size)).active
         ratio = speed * seconds / active
-        says = f"{name}: {speed:,.0f} tokens/s, {ratio:.1f} tokens an active parameter in {seconds:.0f} s"
+        says = f"{name}: {speed:,.0f} tokens/s, {ratio:.2g} tokens an active parameter in {seconds:.0f} s"
         if best is not None and ratio < TOKENS_PER_ACTIVE_PARAMETER:
             reasons.append(f"not {says}, fewer than {TOKENS_PER_ACTIVE_PARAMETER:g}")
             break

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 import torch
 
-__all__ = ["Workers", "cores", "keep_freed_memory"]
+__all__ = ["Workers", "cores", "keep_freed_memory", "memory"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -50,6 +50,11 @@ def keep_freed_memory() -> bool:
         return bool(libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
     except (OSError, AttributeError):
         return False  # another C library: slower, not wrong
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cores() -> int:
