@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path, loop_in):
     whole = weights_of(loop_in(tmp_path / "whole").run())
     loop = loop_in(tmp_path / "bad")
     loop.source = Broken(loop.source, 9, lambda: loop.weights.compute[:100].fill_(torch.nan))
-    with pytest.raises(TrainingError, match=r"loss is nan at step 10; the last checkpoint is good"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step 10; every checkpoint is from before it"):
         loop.run()
     assert state.latest(tmp_path / "bad" / "checkpoints")[1]["step"] == 8
     assert len(log_of(tmp_path / "bad")) == 9 + 1  # and one score

@@ -155,7 +155,10 @@ def read(folder: Path) -> ModelConfig:
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {folder}; expected a checkpoint or an exported model") from None
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); export the model again") from None
+        raise CheckpointError(f"{path} is not valid JSON ({error}); write the model again") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds {values!r:.40}, expected the settings of a model; export the model again")
-    return from_hf(values)
+        raise CheckpointError(f"{path} holds {values!r:.40}, expected the settings of a model; write the model again")
+    try:
+        return from_hf(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {str(error).removeprefix('config.json: ')}") from None

@@ -32,7 +32,7 @@ class Guard:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{name} is {value} at step {step}; the last checkpoint is good: lower"
+                    f"{name} is {value} at step {step}; every checkpoint is from before it: lower"
                     f" {self.table}.optimizer.rate and muon_rate, or look at the data around this step"
                 )
         self.smooth = loss if math.isnan(self.smooth) else self.smooth + SMOOTHING * (loss - self.smooth)
@@ -40,8 +40,8 @@ class Guard:
         self._seen += 1
         if self._seen > GRACE_STEPS and self.smooth > self.best + LIMIT_NATS:
             raise TrainingError(
-                f"loss diverges: {self.smooth:.2f} at step {step} after {self.best:.2f} before; the last checkpoint is"
-                f" good: lower {self.table}.optimizer.rate and muon_rate"
+                f"loss diverges: {self.smooth:.2f} at step {step} after {self.best:.2f} before; checkpoints are from"
+                f" before it: lower {self.table}.optimizer.rate and muon_rate"
             )
 
     def state(self) -> list[float]:
