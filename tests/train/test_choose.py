@@ -90,7 +90,7 @@ def test_a_very_short_time_still_trains(pick, tokens):
     assert tune_steps(0.001, tokens, choice.model, choice.train, LoopSettings(), measure=pick.speed)[0] == 20
 
 
-def test_tuning_is_measured_as_it_will_run(tokens):
+def test_tuning_is_measured_as_it_will_run_on_samples_that_the_text_has(tokens):
     measured = []
 
     def speed(_model, train, _text):
@@ -99,7 +99,7 @@ def test_tuning_is_measured_as_it_will_run(tokens):
 
     train, tune = TrainSettings(sequence_length=128), LoopSettings(sequence_length=512, sequences_per_step=4)
     steps, reason = tune_steps(10, tokens, ModelSettings(), train, tune, measure=speed)
-    assert measured == [(0, 512, 4)]
+    assert measured == [(0, 128, 4)]  # the text may be too short for one sample of tuning's length
     assert 0.9 * 120 <= steps * 4 * 512 / 1000.0 <= 120
     assert f"{steps:,} steps of tuning at 1,000 tokens/s" in reason
 

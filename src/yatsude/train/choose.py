@@ -85,7 +85,10 @@ def tune_steps(
     *,
     measure: Measure | None = None,
 ) -> tuple[int, str]:
-    """Steps of tuning in its share of `minutes`, and why; measured as tuning is done, over the whole vocabulary."""
+    """Steps of tuning in its share of `minutes`, and why.
+
+    Measured as tuning is done, over the whole vocabulary, but on samples of training's length: those the text has.
+    """
     names = ("sequences_per_step", "precision", "workers")
     alike = dataclasses.replace(train, candidates=0, **{name: getattr(tune, name) for name in names})
     speed = (measure or tokens_per_second)(model, alike, Shards(tokens / "train"))
