@@ -11,7 +11,9 @@ from yatsude.train.guard import Guard
 def test_what_is_no_number_stops_at_once(loss, norm, what):
     guard = Guard("train")
     guard.watch(1, 3.0, 1.0)
-    with pytest.raises(TrainingError, match=rf"{what} at step 2; every checkpoint is from before it: lower train\.optimizer"):
+    with pytest.raises(
+        TrainingError, match=rf"{what} at step 2; every checkpoint is from before it: lower train\.optimizer"
+    ):
         guard.watch(2, loss, norm)
 
 
