@@ -9,12 +9,12 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from yatsude.errors import MachineError
 
-__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "tidy"]
+__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "state_of", "tidy"]
 
 
 @contextlib.contextmanager
@@ -82,6 +82,11 @@ def tidy(path: Path) -> None:
         if match[2] == "old" and not path.exists():
             rest.replace(path)
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def state_of(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time (ns) of files, at a glance: another state is other content, most likely."""
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def sha256_of(path: Path) -> str:

@@ -83,10 +83,14 @@ def write(path: Path, sections: Mapping[str, Any], comment: str = "") -> str:
     return digest(sections)
 
 
-def digest(sections: Mapping[str, Any]) -> str:
-    """Hexadecimal SHA-256 of resolved settings, the same whatever order they were given in."""
+def digest(sections: Mapping[str, Any], own: Sequence[Any] = ()) -> str:
+    """Hexadecimal SHA-256 of resolved settings, the same whatever order they were given in.
+
+    `own` is what `files.state_of` says of the user's own files that these settings read.
+    """
     plain = {name: TypeAdapter(type(s)).dump_python(s, mode="json") for name, s in sections.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    content = json.dumps([plain, *own] if own else plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def secret(value: str) -> str:

@@ -44,7 +44,7 @@ def test_pictures_are_svg_with_text_and_page_colours(pictures):
         assert not re.search(r'(?:href|src)="(?!#|data:)', svg)
     assert {"混合", "密", "3-gram", "5-gram", "分", "ビット / 文字"} <= set(words(pictures[0]))
     assert {"一層", "二層", "専門家", "0.50", "1.50"} <= set(words(pictures[1]))
-    assert {"例文", "全体 <&>", "1.9"} <= set(words(pictures[3]))
+    assert {"例文", "全体 <&>", "1.900"} <= set(words(pictures[3]))
 
 
 def test_ids_of_two_pictures_differ(pictures):

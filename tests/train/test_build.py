@@ -215,8 +215,13 @@ def test_a_shard_altered_at_equal_size_is_not_trained_on(tokens, tmp_path, setti
         run(damaged(tokens, tmp_path, "train/tokens-00000.bin", content[::-1]), tmp_path / "out", settings)
 
 
-def test_a_model_larger_than_the_machine_is_refused_before_it_is_made(tokens, tmp_path, settings, monkeypatch):
+def test_a_model_larger_than_the_machine_is_refused_before_anything_is_forgotten(
+    tokens, tmp_path, settings, monkeypatch
+):
+    run(tokens, tmp_path / "run", settings)
+    before = outcome(tmp_path / "run")
     monkeypatch.setattr("yatsude.train.build.memory", lambda: 100_000)
     with pytest.raises(MachineError, match=r"takes .* GB of memory, this machine has .*; choose a smaller"):
-        run(tokens, tmp_path / "run", settings)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+        run(tokens, tmp_path / "run", settings, restart=True)
+    assert outcome(tmp_path / "run") == before
+    assert any((tmp_path / "run" / "checkpoints").iterdir())

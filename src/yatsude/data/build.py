@@ -6,7 +6,6 @@ All documents are held in memory, about 1 GB for each 12 million characters.
 """
 
 import dataclasses
-import hashlib
 import time
 import urllib.parse
 from collections import Counter
@@ -118,9 +117,7 @@ def build(settings: DataSettings, folder: Path) -> Summary:
 def digest(settings: DataSettings) -> str:
     """Name what the stage would write now: the settings, and the state of the user's own files among the sources."""
     found = [find(name) for name in settings.sources]
-    own = [files.state(source) for source in found if source.kind == "files"]
-    plain = f"{recipe.digest({'data': settings})}{own or ''}"
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return recipe.digest({"data": settings}, [files.state(source) for source in found if source.kind == "files"])
 
 
 def unreached(folder: Path) -> list[str]:

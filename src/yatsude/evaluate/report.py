@@ -73,7 +73,7 @@ def _quality(sheet: Page, quality: Quality) -> None:
     everything = {f"{n.order}-gram": total(n.kinds.values()).per_character for n in quality.ngrams}
     everything[MODEL] = total(quality.model.values()).per_character
     sheet.picture(
-        bars({name: round(value, 3) for name, value in everything.items()}, emphasis=[MODEL]),
+        bars(everything, emphasis=[MODEL]),
         "学習に使っていない文章 1 文字あたりのビット数。短いほど良い。n-gram は同じ学習用の文章から作った、"
         "割引を調整した Kneser-Ney 平滑化。どちらも文章の終わりの予測を含む。"
         " Held-out text, shorter is better; n-grams learnt from the same text, ends of texts counted in all.",

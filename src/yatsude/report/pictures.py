@@ -132,7 +132,7 @@ def heat_map(
 
 def bars(values: Mapping[str, float], *, emphasis: Collection[str] = ()) -> str:
     """Draw one horizontal bar a name, its value at its end; names in `emphasis` have the strong colour."""
-    shown = {name: f"{value:,.4g}" for name, value in values.items()}
+    shown = {name: f"{value:,.3f}" for name, value in values.items()}
     left, right = (14 + max(map(_wide, texts), default=0) for texts in (shown, shown.values()))
     figure, axes = _canvas(22 * len(values) + 12, left=left, right=right, top=4, bottom=4)
     places = np.arange(len(values))

@@ -68,14 +68,14 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     manifest.check(tokens, page)
     feed = Feed(shards, settings.sequence_length, settings.seed)
     config = resolve(model, shards.vocab_size)
+    counts = count(config)
+    _fits(counts.total)
     if restart:
         forget(folder)
     sections = {"model": model, STAGE: settings}
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
-    counts = count(config)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
-    _fits(counts.total)
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:

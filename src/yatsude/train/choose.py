@@ -30,7 +30,7 @@ TUNE_SHARE = 0.2
 """Of the minutes: enough to learn the form of an answer, short enough to leave the language its time."""
 TOKENS_PER_ACTIVE_PARAMETER = 0.4
 """With fewer tokens than this for each active parameter, the next smaller model is taken. A judgement:
-`nano` and `micro` stood level half-way through the same minutes at 0.9 and 0.3, and the smaller one answers faster."""
+shapes from 5 to 12 M parameters came within 0.02 bits of each other in equal time, and a smaller one answers faster."""
 STEPS = 1000
 """Rather this many steps of fewer sequences than fewer steps of more: early on, steps count."""
 SECONDS = 4.0

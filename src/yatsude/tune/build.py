@@ -1,6 +1,5 @@
 """From a trained model to one that answers: the stage `tune`. Its folder is laid out as that of `train`."""
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -37,6 +36,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     say(f"conversations: {len(feed.rows.inputs):,} rows of {settings.sequence_length} tokens")
     if feed.too_long:
         say(f"left out: {feed.too_long:,} conversations of more than {settings.sequence_length} tokens")
+    base = hf.load(model, torch.float32)
     if restart:
         forget(folder)
     dtype, reason = precision.settled(folder, settings.precision)
@@ -45,7 +45,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         loop = Loop(
             settings,
-            hf.load(model, torch.float32),
+            base,
             feed,
             folder,
             dtype=dtype,
@@ -68,8 +68,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
 
 def digest(settings: TuneSettings) -> str:
     """Name what the stage would write now: the settings, and the state of the user's own conversations."""
-    own = state(settings.sources)
-    return hashlib.sha256(f"{recipe.digest({STAGE: settings})}{own or ''}".encode()).hexdigest()
+    return recipe.digest({STAGE: settings}, state(settings.sources))
 
 
 def _licences(settings: TuneSettings) -> list[manifest.Licence]:

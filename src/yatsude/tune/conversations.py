@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yatsude.errors import DataError
+from yatsude.files import state_of
 from yatsude.spec.chat import ROLES
 from yatsude.spec.tasks import LONGEST, SHORTEST, TASKS, cut, sentences
 from yatsude.tokenizer.corpus import columns
@@ -48,7 +49,7 @@ def state(sources: Sequence[str]) -> list[tuple[str, int, int]]:
     paths = [_path(source) for source in sources if source != "pairs"]
     if missing := [path for path in paths if not path.is_file()]:
         raise _missing(missing[0])
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return state_of(paths)
 
 
 def _path(source: str) -> Path:

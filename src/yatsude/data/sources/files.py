@@ -17,6 +17,7 @@ from typing import Any
 from yatsude.data.catalogue import Source
 from yatsude.data.documents import ROWS, Document
 from yatsude.errors import DataError
+from yatsude.files import state_of
 
 __all__ = ["document", "parquet_rows", "pieces", "read", "state"]
 
@@ -48,8 +49,7 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
 
 def state(source: Source) -> list[tuple[str, int, int]]:
     """Name, bytes and time (ns) of each file that `read` would read now: another state is other text."""
-    root = Path(source.name.partition(":")[2]).expanduser()
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(root)]
+    return state_of(_files(Path(source.name.partition(":")[2]).expanduser()))
 
 
 def pieces(text: str, longest: int = PIECE) -> Iterator[str]:
