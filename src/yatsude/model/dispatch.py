@@ -1,6 +1,7 @@
 """Tokens to experts and back. The model is handed a dispatcher: this one stays in the process.
 
-Shapes: N tokens, K experts a token, R = N·K routed rows in the order of their experts, D hidden width, E experts.
+Shapes: N tokens, K experts a token, R routed rows in the order of their experts (N·K, and some more where an expert's
+are filled up), D hidden width, E experts.
 """
 
 import dataclasses
@@ -12,10 +13,16 @@ from torch import Tensor
 
 __all__ = ["Dispatcher", "LocalDispatcher", "Route"]
 
+MULTIPLE = 32
+"""Each expert's rows are filled up to a multiple of this. A product of a size that has not been seen must be set up,
+which costs more than a small product itself: with experts 128 wide, three times as much."""
+FEWEST = 2 * MULTIPLE
+"""Rows an expert, on average, from which on filling up pays; below, as in decoding, it would be most of the work."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """Where each routed row came from, and how many rows each expert received."""
+    """Where each routed row came from, and how many rows each expert received, those that only fill up included."""
 
     token_R: Tensor
     row_NK: Tensor
@@ -40,12 +47,16 @@ class LocalDispatcher:
     def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
         """Rows sorted by expert, shape (R, D), and the way back."""
         flat = chosen_NK.flatten()
-        order_R = torch.argsort(flat, stable=True)
-        row = torch.empty_like(order_R).scatter_(0, order_R, torch.arange(len(flat), device=flat.device))
+        counts_E = torch.bincount(flat, minlength=experts)
+        multiple = MULTIPLE if len(flat) >= FEWEST * experts else 1
+        filled_E = (counts_E + multiple - 1) // multiple * multiple
+        gap_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)
+        order = torch.argsort(flat, stable=True)
+        row = torch.arange(len(flat), device=flat.device) + gap_E[flat[order]]
         route = Route(
-            token_R=order_R // chosen_NK.shape[1],
-            row_NK=row.view_as(chosen_NK),
-            counts_E=torch.bincount(flat, minlength=experts),
+            token_R=flat.new_zeros(int(filled_E.sum())).index_copy_(0, row, order // chosen_NK.shape[1]),
+            row_NK=torch.empty_like(order).index_copy_(0, order, row).view_as(chosen_NK),
+            counts_E=filled_E,
         )
         return _Gather.apply(x_ND, route), route
 
@@ -83,7 +94,8 @@ class _Combine(torch.autograd.Function):
         grad_RD = grads[0].index_select(0, route.token_R)
         grad_weights_R = torch.linalg.vecdot(y_RD, grad_RD)
         grad_weights_NK = grad_weights_R.index_select(0, route.row_NK.flatten()).view_as(weights_NK)
-        weights_R = torch.empty_like(grad_weights_R).scatter_(
+        # A row that only fills up has no weight, and so no gradient.
+        weights_R = torch.zeros_like(grad_weights_R).scatter_(
             0, route.row_NK.flatten(), weights_NK.flatten().to(y_RD.dtype)
         )
         return grad_RD.mul_(weights_R[:, None]), grad_weights_NK.to(weights_NK.dtype), None
