@@ -143,6 +143,24 @@ def steps_of(folder):
     return [json.loads(line)["step"] for line in lines if line.endswith("}")]
 
 
+def test_a_second_ctrl_c_ends_at_once_in_the_middle_of_a_product(home, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("data", "tokenizer"):
+        (run / name).symlink_to(home / name)
+    process = start("train", "--run", run, *sets(*SMALL, "train.steps=100000"))
+    end = time.monotonic() + 120
+    while len(steps_of(run / "train")) < 6 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("stopped")
+    assert "Traceback" not in err
+    assert "terminate" not in err
+
+
 @pytest.mark.parametrize(("verb", "steps"), [("train", SMALL), ("tune", TUNE)])
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(home, tmp_path, verb, steps):
     run = tmp_path / "run"

@@ -50,6 +50,17 @@ def test_every_document_is_accounted_for(own, tmp_path):
     assert len({row.text for rows in parts.values() for row in rows}) == 300
 
 
+def test_the_manifest_names_files_without_their_folders(own, tmp_path):
+    other = tmp_path / "other" / "own.jsonl"
+    other.parent.mkdir()
+    other.write_text('{"text": "別のフォルダーにある文です。"}\n', encoding="utf-8")
+    build(settings(tmp_path, own, f"file:{other}"), tmp_path / "out")
+    page = manifest.read(tmp_path / "out", "data")
+    assert page.counts["file:own.jsonl.documents_in"] == 304
+    assert [entry.source for entry in page.licences] == ["file:own.jsonl"]
+    assert str(tmp_path) not in (tmp_path / "out" / manifest.NAME).read_text(encoding="utf-8")
+
+
 def test_two_texts_are_enough_and_what_they_are_used_for_is_said(tmp_path, capsys):
     path = tmp_path / "two.jsonl"
     path.write_text('{"text": "これは一つ目の文です。"}\n{"text": "そして別の話がここにある。"}\n', encoding="utf-8")
@@ -91,7 +102,7 @@ def test_an_optional_source_is_skipped_with_its_reason(own, monkeypatch, tmp_pat
     assert summary.skipped == {"manpages-ja": "no way out"}
     assert "manpages-ja is left out: no way out" in capsys.readouterr().err
     page = manifest.read(tmp_path / "out")
-    assert [entry.source for entry in page.licences] == [own]
+    assert [entry.source for entry in page.licences] == ["file:own.jsonl"]
     assert page.counts["manpages-ja.skipped"] == "no way out"
     assert unreached(tmp_path / "out") == ["manpages-ja"]
     with pytest.raises(NetworkError):

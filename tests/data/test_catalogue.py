@@ -19,6 +19,13 @@ def test_own_files_and_hub():
     assert find("hf:owner/name:test").url == "https://huggingface.co/datasets/owner/name"
 
 
+def test_folders_of_own_files_are_not_passed_on():
+    assert find("file:/home/me/plans/b.txt").page().source == "file:b.txt"
+    assert find("file:/home/me/plans/").label == "file:plans"
+    assert find("hf:owner/name").label == "hf:owner/name"
+    assert find("tatoeba-ja").page().source == "tatoeba-ja"
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("tatoeba", r"did you mean 'tatoeba-ja'\?; own texts are"), ("xyz", "known: "), ("file:", "PATH")],

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yatsude.model.dispatch import LocalDispatcher
+from yatsude.model.dispatch import FEWEST, MULTIPLE, LocalDispatcher
 
 
 def choices(tokens, experts, chosen, seed):
@@ -50,6 +50,46 @@ def test_rows_lie_in_the_order_of_their_experts():
     rows, route = LocalDispatcher().dispatch(torch.arange(30.0)[:, None], chosen, 5)
     for expert, part in enumerate(rows.split(route.counts_E.tolist())):
         assert part[:, 0].tolist() == [n for n in range(30) if expert in chosen[n]]
+
+
+def test_many_rows_are_filled_up_to_a_multiple():
+    tokens = 5 * FEWEST // 2 + 3
+    chosen = choices(tokens, 5, 2, 0)
+    rows, route = LocalDispatcher().dispatch(torch.arange(float(tokens))[:, None], chosen, 5)
+    assert len(rows) > 2 * tokens
+    for expert, part in enumerate(rows.split(route.counts_E.tolist())):
+        own = [n for n in range(tokens) if expert in chosen[n]]
+        assert part[: len(own), 0].tolist() == own
+        assert len(part) % MULTIPLE == 0
+        assert len(part) - len(own) < MULTIPLE
+
+
+def test_an_expert_without_tokens_has_no_rows_to_fill():
+    chosen = torch.zeros(4 * FEWEST, 1, dtype=torch.int64)
+    _, route = LocalDispatcher().dispatch(torch.rand(4 * FEWEST, 3), chosen, 4)
+    assert route.counts_E.tolist() == [4 * FEWEST, 0, 0, 0]
+
+
+def test_filling_up_changes_neither_values_nor_gradients():
+    tokens = 2 * FEWEST + 5
+    chosen = choices(tokens, 4, 2, 0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = torch.rand(tokens, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    scales = torch.rand(4, dtype=torch.float64, generator=generator).requires_grad_()
+
+    def apply(expert, part):
+        return (part * scales[expert]).cos()  # not 0 where the row is 0
+
+    inputs = (x, weights, scales)
+    found, expected = mixed(x, chosen, weights, 4, apply), by_hand(x, chosen, weights, apply)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), inputs),
+        torch.autograd.grad(expected.square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 def test_gradients_of_both_ways():

@@ -3,6 +3,8 @@
 import errno
 import functools
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -35,7 +37,14 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run one verb; an error a user can cause is one line, and the exit code says what happened."""
-    application()()
+    try:
+        application()()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # all is written; a thread in the middle of a product is not waited for
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def _print_version(wanted: bool) -> None:

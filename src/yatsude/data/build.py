@@ -148,7 +148,7 @@ def _gather(
         texts += kept
         counts.append(
             SourceCounts(
-                name=source.name,
+                name=source.label,
                 documents_in=len(kept) + dropped.total(),
                 documents=len(kept),
                 characters=_characters(kept),
@@ -171,6 +171,12 @@ def _counted(texts: Iterator[Document] | Sequence[Document], moving: Bar) -> Ite
 
 def _numbers(summary: Summary) -> dict[str, int | float | str]:
     """The summary as the flat counts of a manifest."""
+    own: Counter[str] = Counter()  # two files in different folders may bear the same name
+    for source in summary.sources:
+        own[f"{source.name}.documents_in"] += source.documents_in
+        own[f"{source.name}.documents"] += source.documents
+        own[f"{source.name}.characters"] += source.characters
+        own.update({f"{source.name}.dropped.{reason}": count for reason, count in source.dropped.items()})
     numbers: dict[str, int | float | str] = {
         "documents_in": sum(source.documents_in for source in summary.sources),
         "documents": sum(source.documents for source in summary.sources),
@@ -182,12 +188,8 @@ def _numbers(summary: Summary) -> dict[str, int | float | str]:
         "held_out.documents": summary.held_out_documents,
         "held_out.characters": summary.held_out_characters,
         "twin_share": summary.twin_share,
+        **own,
     }
-    for source in summary.sources:
-        numbers[f"{source.name}.documents_in"] = source.documents_in
-        numbers[f"{source.name}.documents"] = source.documents
-        numbers[f"{source.name}.characters"] = source.characters
-        numbers |= {f"{source.name}.dropped.{reason}": count for reason, count in source.dropped.items()}
     numbers |= {f"{name}.skipped": reason for name, reason in summary.skipped.items()}
     return numbers | {f"{name}{UNREACHED}": 1 for name in summary.unreached}
 

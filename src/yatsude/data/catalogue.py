@@ -1,6 +1,7 @@
 """The sources of text that have a name, and what a `file:` or `hf:` source is."""
 
 import dataclasses
+from pathlib import Path
 
 from yatsude.errors import DataError, nearest
 from yatsude.manifest import Licence
@@ -25,9 +26,14 @@ class Source:
     optional: bool = False
     """Left out with a printed reason where it cannot be had."""
 
+    @property
+    def label(self) -> str:
+        """Its name in manifests, which are passed on: of own files, without the folders they lie in."""
+        return f"file:{Path(self.name.removeprefix('file:')).name}" if self.kind == "files" else self.name
+
     def page(self) -> Licence:
         """What the manifest says of this source."""
-        return Licence(source=self.name, licence=self.licence, attribution=self.attribution, url=self.url)
+        return Licence(source=self.label, licence=self.licence, attribution=self.attribution, url=self.url)
 
 
 SOURCES = (
