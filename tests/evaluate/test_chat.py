@@ -12,8 +12,8 @@ from .conftest import rows, write_data
 
 
 def answer(text, **changes):
-    plain = {"task": "to_japanese", "prompt": "", "text": text, "reference": "", "japanese": 1.0, "ended": True}
-    return Answer(**{**plain, "repeats": 1, **changes})
+    plain = {"task": "to_japanese", "prompt": "", "text": text, "reference": "", "ended": True, "repeats": 1}
+    return Answer(**{**plain, "japanese_asked": True, "japanese": 1.0, **changes})
 
 
 def test_prompts_use_the_words_of_the_tasks(home):
@@ -47,7 +47,7 @@ def test_repeats_counts_the_most_frequent_four_gram():
 
 
 def test_the_three_bars():
-    good = judge([answer("はい。"), answer("Yes.", task="to_english", japanese=None)])
+    good = judge([answer("はい。"), answer("Yes.", task="to_english", japanese_asked=False, japanese=0.0)])
     assert good.passed == {"japanese": True, "ended": True, "repeats": True}
     assert good.japanese == 1.0
     bad = judge([answer("はい。"), answer("No way.", japanese=0.0, ended=False, repeats=4)])
@@ -60,5 +60,5 @@ def test_a_model_is_asked(home):
     engine = load(home / "tune" / "model", EngineSettings(precision="fp32"))
     found = ask(engine, prompts(home / "data", 4), EvaluateSettings(answer_tokens=8))
     assert len(found.answers) == 4
-    assert [a.japanese is None for a in found.answers] == [False, True, False, False]
+    assert [a.japanese_asked for a in found.answers] == [True, False, True, True]
     assert found.ended == sum(a.ended for a in found.answers)

@@ -68,7 +68,7 @@ def ask(engine: Engine, asked: Sequence[Prompt], settings: EvaluateSettings) -> 
 
 def judge(answers: Sequence[Answer]) -> Chat:
     """Hold answers against the bars; longer answers weigh more in the share of Japanese."""
-    asked = [answer for answer in answers if answer.japanese is not None]
+    asked = [answer for answer in answers if answer.japanese_asked]
     return Chat(
         answers=tuple(answers),
         japanese=japanese_share("".join(answer.text for answer in asked)) if asked else None,
@@ -94,7 +94,8 @@ def _answer(prompt: Prompt, done: Completion) -> Answer:
         prompt=prompt.text,
         text=done.text,
         reference=prompt.reference,
-        japanese=japanese_share(done.text) if TASKS[prompt.task].japanese_answer else None,
+        japanese_asked=TASKS[prompt.task].japanese_answer,
+        japanese=japanese_share(done.text),
         ended=ended,
         repeats=repeats(done.tokens[:-1] if ended else done.tokens),
     )

@@ -133,8 +133,10 @@ class Answer:
     text: str
     reference: str
     """What the held-out text says."""
-    japanese: float | None
-    """Share of Japanese characters; None where English was asked."""
+    japanese_asked: bool
+    """False: English was asked."""
+    japanese: float
+    """Share of Japanese characters."""
     ended: bool
     repeats: int
     """How often its most frequent 4-gram of tokens occurs."""

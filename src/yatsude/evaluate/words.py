@@ -58,8 +58,10 @@ def answer_verdict(answer: Answer) -> str:
     faults = []
     if not answer.text.strip():
         faults.append("空 empty")
-    elif answer.japanese is not None and answer.japanese < JAPANESE_BAR:
+    elif answer.japanese_asked and answer.japanese < JAPANESE_BAR:
         faults.append(f"日本語 {100 * answer.japanese:.0f} %")
+    elif not answer.japanese_asked and answer.japanese > 1 - JAPANESE_BAR:
+        faults.append("英語でない not English")
     if not answer.ended:
         faults.append("終わらない no end")
     if answer.repeats >= TOO_OFTEN:

@@ -12,6 +12,7 @@ import torch
 from yatsude.model.init import initialise
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
+from yatsude.progress import bar
 from yatsude.shards import Shards
 from yatsude.spec.counts import count
 from yatsude.spec.presets import LADDER
@@ -101,7 +102,12 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
     """Train for a few seconds and throw the result away; tokens a second of wall-clock time, of the median step."""
     fresh = Transformer(resolve(model, shards.vocab_size))
     initialise(fresh, train.seed)
-    with tempfile.TemporaryDirectory() as folder, train_workers(train.workers, train.sequences_per_step) as workers:
+    tokens = train.sequences_per_step * train.sequence_length
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        train_workers(train.workers, train.sequences_per_step) as workers,
+        bar(f"measuring {model.preset}", unit="tokens") as moving,
+    ):
         loop = Loop(
             dataclasses.replace(train, steps=1_000_000),
             fresh,
@@ -120,7 +126,8 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
             start = time.perf_counter()
             loop.advance()
             seconds.append(time.perf_counter() - start)
-    return train.sequences_per_step * train.sequence_length / statistics.median(seconds)
+            moving.advance(tokens)
+    return tokens / statistics.median(seconds)
 
 
 def _preset(
