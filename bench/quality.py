@@ -1,7 +1,7 @@
 """Bits per character after equal minutes: the mixture, two dense models in the same loop, and character n-grams.
 
     python bench/quality.py --minutes 8                     wall-clock time, all cores
-    python bench/quality.py --minutes 8 --threads 1         one thread
+    python bench/quality.py --minutes 8 --threads 1         CPU time of one thread, which holds on a busy machine
 
 The text is that of a run folder (default: runs/quality, made from the default sources). The dense models have the
 mixture's shape with all layers dense: one as wide as what a token meets of the mixture (the active size), one as wide
@@ -11,9 +11,11 @@ the bigram start is part of the minutes.
 
 import argparse
 import dataclasses
+import functools
 import json
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 import torch
@@ -29,7 +31,7 @@ from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.build import build as build_tokenizer
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.build import build as train
-from yatsude.train.choose import TUNE_SHARE, choose
+from yatsude.train.choose import TUNE_SHARE, choose, tokens_per_second
 from yatsude.train.settings import TrainSettings
 
 ORDERS = (3, 4, 5)
@@ -76,7 +78,8 @@ def _contend(
     name: str, model: ModelSettings, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], dict[str, float]]:
     run: Path = arguments.run
-    settings = TrainSettings(workers=arguments.threads, evaluations=16)
+    settings = TrainSettings(workers=arguments.threads, evaluations=16, seed=arguments.seed)
+    clock = time.process_time if arguments.threads == 1 else time.perf_counter
     shards = Shards(run / "tokenizer" / "train")
     choice = choose(
         arguments.minutes / (1 - TUNE_SHARE),  # all of the minutes are for training here
@@ -84,11 +87,14 @@ def _contend(
         model,
         settings,
         fixed=frozenset({"preset"}),
+        measure=functools.partial(tokens_per_second, clock=clock),
     )
     print("\n".join(choice.reasons), flush=True)
     settings = choice.train
     folder = run / name.replace(", ", "-")
+    start = time.process_time()
     summary = train(model, settings, run / "tokenizer", folder, restart=True)
+    cpu_seconds = time.process_time() - start
     found = evaluate(
         EvaluateSettings(samples=0, orders=ORDERS),
         summary.model, run / "data", run / "tokenizer", folder / "evaluate", train_log=folder / "log.jsonl",
@@ -100,6 +106,7 @@ def _contend(
         "active_m": counts.active / 1e6,
         "tokens": summary.tokens,
         "seconds": round(summary.seconds),
+        "cpu_seconds": round(cpu_seconds),
         "bits": found.bits_per_character,
         "crossed": [dataclasses.asdict(crossing) for crossing in found.crossings],
     }
@@ -111,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="training time of each contender")
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--threads", type=int, default=0, help="workers; 0: one a core")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, default=Path("runs/quality"))
     parser.add_argument("--only", nargs="*", help="names of contenders")
     return parser.parse_args()

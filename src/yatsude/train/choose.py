@@ -98,8 +98,10 @@ def tune_steps(
     return steps, f"{steps:,} steps of tuning at {speed:,.0f} tokens/s: {TUNE_SHARE:.0%} of the {minutes:g} minutes"
 
 
-def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards) -> float:
-    """Train for a few seconds and throw the result away; tokens a second of wall-clock time, of the median step."""
+def tokens_per_second(
+    model: ModelSettings, train: TrainSettings, shards: Shards, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Train for a few seconds and throw the result away; tokens a second of the median step, by `clock`."""
     fresh = Transformer(resolve(model, shards.vocab_size))
     initialise(fresh, train.seed)
     tokens = train.sequences_per_step * train.sequence_length
@@ -123,9 +125,9 @@ def tokens_per_second(model: ModelSettings, train: TrainSettings, shards: Shards
             loop.advance()
         seconds: list[float] = []
         while sum(seconds) < SECONDS:
-            start = time.perf_counter()
+            start = clock()
             loop.advance()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
             moving.advance(tokens)
     return tokens / statistics.median(seconds)
 
