@@ -16,9 +16,10 @@ import torch
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
 from yatsude.errors import CheckpointError, DataError, MachineError
-from yatsude.spec.settings import ModelSettings
-from yatsude.train.build import build
+from yatsude.spec.settings import ModelSettings, resolve
+from yatsude.train.build import build, has_bigram_start
 from yatsude.train.monitor import read_log
+from yatsude.train.settings import TrainSettings
 
 CHILD = """
 import json, os, sys
@@ -225,3 +226,11 @@ def test_a_model_larger_than_the_machine_is_refused_before_anything_is_forgotten
         run(tokens, tmp_path / "run", settings, restart=True)
     assert outcome(tmp_path / "run") == before
     assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_tied_tables_have_no_bigram_start():
+    tied = resolve(ModelSettings(preset="pico", tie_word_embeddings=True), 512)
+    free = resolve(ModelSettings(preset="pico"), 512)
+    assert not has_bigram_start(tied, TrainSettings())
+    assert has_bigram_start(free, TrainSettings())
+    assert not has_bigram_start(free, TrainSettings(bigram_start=False))

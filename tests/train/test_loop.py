@@ -85,7 +85,7 @@ def test_the_log_tells_every_step_and_every_score(tmp_path, loop_in, settings):
     assert [line["step"] for line in scores] == [5, 10, 14]
     assert scores[-1]["bits_per_character"] == loop.score.bits_per_character
     assert steps[-1]["tokens"] == 14 * settings.sequences_per_step * settings.sequence_length
-    assert steps[-1]["rate_share"] == 0
+    assert 0 < steps[-1]["rate_share"] < 0.04
     assert all(np.allclose(np.mean(line["load"], axis=1), 1, atol=1e-3) for line in steps)
     assert steps[-1]["loss"] < steps[0]["loss"]
 

@@ -84,8 +84,7 @@ def fit(
     generator = np.random.default_rng(seed)
     embedding = torch.from_numpy(generator.standard_normal(shape, np.float32)).requires_grad_()
     head = torch.zeros(shape, requires_grad=True)
-    groups = [{"params": [head], "weight_decay": DECAY * shape[1]}, {"params": [embedding], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=True)
+    optimizer = _optimizer(embedding, head)
     rates = (RATE * min(1.0, WIDTH / shape[1]), EMBEDDING_RATE)
     total = float(pairs.counts_P.sum())
     steps = EPOCHS * PARTS
@@ -94,7 +93,7 @@ def fit(
             if step % PARTS == 0:
                 parts = np.array_split(generator.permutation(shape[0]), PARTS)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share((step + 1) / steps, 10 / steps, 1.0)
+                group["lr"] = rate * share((step + 0.5) / steps, 10 / steps, 1.0)
             part = parts[step % PARTS]
             nats = _gradients(pairs, part, embedding, head, eps=eps, dtype=dtype, scale=PARTS / total, workers=workers)
             optimizer.step()
@@ -105,14 +104,16 @@ def fit(
 
 
 def seconds(shape: tuple[int, int], dtype: torch.dtype, workers: Workers) -> float:
-    """Estimate from one step what `fit` takes on this machine, in seconds."""
+    """Estimate from one step what the steps of `fit` take on this machine, in seconds of wall-clock time."""
     vocab = shape[0]
     pairs = Pairs(np.arange(vocab), np.ones(vocab, np.float32), np.arange(vocab + 1))
     contexts = np.arange(math.ceil(vocab / PARTS))
-    embedding, head = torch.randn(shape), torch.randn(shape)
+    embedding, head = torch.randn(shape, requires_grad=True), torch.randn(shape, requires_grad=True)
+    optimizer = _optimizer(embedding, head)
     for _ in range(2):  # the first one is a warm-up
         begin = time.perf_counter()
         _gradients(pairs, contexts, embedding, head, eps=1e-6, dtype=dtype, scale=1.0, workers=workers)
+        optimizer.step()
     return EPOCHS * PARTS * (time.perf_counter() - begin)
 
 
@@ -129,6 +130,12 @@ def start(
         for name, weight in model.named_parameters():
             if writes(name):
                 weight.zero_()
+
+
+def _optimizer(embedding_VD: Tensor, head_VD: Tensor) -> torch.optim.AdamW:
+    decay = DECAY * head_VD.shape[1]
+    groups = [{"params": [head_VD], "weight_decay": decay}, {"params": [embedding_VD], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=BETAS, fused=True)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.shards import Shards
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.pack import ENGLISH
@@ -34,7 +35,17 @@ from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers, cores, keep_freed_memory, memory
 
-__all__ = ["STAGE", "Summary", "build", "candidates_of", "finish", "forget", "identity_of", "train_workers"]
+__all__ = [
+    "STAGE",
+    "Summary",
+    "build",
+    "candidates_of",
+    "finish",
+    "forget",
+    "has_bigram_start",
+    "identity_of",
+    "train_workers",
+]
 
 STAGE = "train"
 SHARD_BYTES = 5_000_000_000
@@ -79,7 +90,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     fresh = Transformer(config)
     initialise(fresh, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
-        if settings.bigram_start and not state.exists(folder / "checkpoints"):
+        if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
         loop = Loop(
             settings,
@@ -98,6 +109,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
             identity=identity_of(sections, tokens),
             candidates=candidates_of(settings, shards),
         )
+        del fresh  # its weights are in the loop's buffers now
         recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
@@ -110,6 +122,11 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
     finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections))
     return summary
+
+
+def has_bigram_start(model: ModelConfig, settings: TrainSettings) -> bool:
+    """Whether training begins with fitted tables; it needs two, embedding and head."""
+    return settings.bigram_start and not model.tie_word_embeddings
 
 
 def _fits(parameters: int) -> None:

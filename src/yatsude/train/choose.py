@@ -18,7 +18,7 @@ from yatsude.spec.counts import count
 from yatsude.spec.presets import LADDER
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
-from yatsude.train.build import candidates_of, train_workers
+from yatsude.train.build import candidates_of, has_bigram_start, train_workers
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import LoopSettings, TrainSettings
@@ -159,9 +159,10 @@ def _preset(
 
 
 def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, reasons: list[str]) -> float:
-    if not train.bigram_start:
+    config = resolve(model, shards.vocab_size)
+    if not has_bigram_start(config, train):
         return 0.0
-    shape = shards.vocab_size, resolve(model, shards.vocab_size).hidden_size
+    shape = config.vocab_size, config.hidden_size
     with train_workers(train.workers, train.sequences_per_step) as workers:
         spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers)
     reasons.append(f"{spent:.0f} s of the time for the bigram start")

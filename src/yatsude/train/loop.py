@@ -94,7 +94,7 @@ class Loop:
         loss = self._gradient(self.source.batch(self.step * count, count))
         norm = math.sqrt(math.fsum(self.workers.map(self.weights.collect, self.weights.shares)))
         self.guard.watch(self.step + 1, loss, norm)
-        rate_share = share((self.step + 1) / self.settings.steps, self.settings.warmup, self.settings.decay)
+        rate_share = share((self.step + 0.5) / self.settings.steps, self.settings.warmup, self.settings.decay)
         self.optimizer.step(rate_share, norm, self.workers)
         loads = balance(self.weights.replicas, self.settings.balance_rate)
         self.step += 1

@@ -92,14 +92,14 @@ class Optimizer:
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring every singular value of each matrix near 1, shape (n, rows, columns), by Newton-Schulz steps in bf16."""
     x = matrices.bfloat16()
-    wide = x.shape[-2] > x.shape[-1]
-    if wide:
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
         x = x.mT
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
     for a, b, c in COEFFICIENTS:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if wide else x).to(matrices.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def _square(stack: Tensor, part: Slice) -> Tensor:

@@ -29,7 +29,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     inputs = [model, data] if "pairs" in settings.sources else [model]
     for source in inputs:
         manifest.read(source)
-    sections = {STAGE: settings}
+    sections, page = {STAGE: settings}, digest(settings)  # a file that changes from here on makes the output old
     tokenizer = Tokenizer.load(model)
     feed = _feed(settings, tokenizer, data, "train", settings.conversations)
     validation = _feed(settings, tokenizer, data, "validation", settings.evaluation_documents)
@@ -41,7 +41,6 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         forget(folder)
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
-    page = digest(settings)  # of the files as they were when they were read
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         loop = Loop(
             settings,
@@ -53,6 +52,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
             evaluate=lambda replica: _score(replica, validation),
             identity=f"{identity_of(sections, model)}:{feed.digest()}",
         )
+        del base  # its weights are in the loop's buffers now
         recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else math.nan
