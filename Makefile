@@ -23,7 +23,7 @@ lint: $(STAMP)-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv runs build src/*.egg-info
+	rm -rf .venv build src/*.egg-info
 
 # torch comes first and plainly, so that pip's own index settings decide between its CPU and CUDA builds
 $(STAMP): pyproject.toml constraints.txt

@@ -17,7 +17,19 @@ from yatsude import __version__
 from yatsude.errors import DataError
 from yatsude.files import new_file, sha256_of
 
-__all__ = ["File", "Input", "Licence", "Manifest", "check", "digest", "is_current", "made_from", "read", "write"]
+__all__ = [
+    "File",
+    "Input",
+    "Licence",
+    "Manifest",
+    "check",
+    "digest",
+    "is_current",
+    "made_from",
+    "own_files",
+    "read",
+    "write",
+]
 
 NAME = "manifest.json"
 
@@ -30,6 +42,12 @@ class Licence:
     licence: str
     attribution: str
     url: str = ""
+
+
+def own_files(source: str) -> Licence:
+    """Terms of a `file:` source. Licences are passed on with a model: they name no folder of this machine."""
+    name = f"file:{Path(source.removeprefix('file:')).name}"
+    return Licence(source=name, licence="owner's own", attribution="the owner of the files")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

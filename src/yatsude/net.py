@@ -128,7 +128,7 @@ def _append(url: str, part: Path, purpose: str, hosts: Collection[str]) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         with part.open("ab" if have else "wb") as stream, bar(part.stem, total and total / 1e6, "MB") as moving:
-            moving.advance(have / 1e6)
+            moving.skip(have / 1e6)
             whole = False
             with contextlib.suppress(http.client.IncompleteRead, TimeoutError, ConnectionError, ssl.SSLError):
                 while piece := response.read(PIECE):

@@ -32,7 +32,8 @@ def prompts(tokenizer):
 @pytest.mark.parametrize("settings", [LONG, SamplingSettings(seed=3, max_tokens=30, temperature=0.8, top_p=0.9)])
 def test_a_batch_says_what_each_prompt_says_alone(engine, tokenizer, settings):
     together = engine.generate(prompts(tokenizer), settings)
-    alone = [engine.generate([prompt], settings)[0] for prompt in prompts(tokenizer)]
+    lines = prompts(tokenizer)
+    alone = [engine.generate([line], own)[0] for line, own in zip(lines, settings.seeded(len(lines)), strict=True)]
     assert together == alone
     assert not engine.scheduler.running
 
@@ -58,6 +59,13 @@ def test_a_seed_repeats_and_no_seed_does_not(engine, tokenizer):
 
     assert say(4) == say(4) != say(5)
     assert say(None) != say(None)
+
+
+def test_answers_that_are_drawn_together_do_not_share_their_random_numbers(engine, tokenizer):
+    settings = SamplingSettings(seed=4, max_tokens=30, ignore_end=True)
+    first, second = engine.generate([prompts(tokenizer)[0]] * 2, settings)
+    assert first.tokens == engine.generate([prompts(tokenizer)[0]], settings)[0].tokens
+    assert first.tokens != second.tokens
 
 
 def test_an_end_token_ends_the_answer_and_is_not_shown(engine, tokenizer):

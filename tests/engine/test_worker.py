@@ -32,7 +32,7 @@ def test_many_threads_get_the_answers_of_one(worker, tokenizer, make_model):
 
     def ask(number):
         news = queue.SimpleQueue()
-        worker.submit(lines[number], settings, news.put)
+        worker.submit(lines[number], settings.seeded(len(lines))[number], news.put)
         texts[number] = whole(news)[0]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(lines))]

@@ -32,7 +32,7 @@ def test_every_fault_of_an_answer_is_named():
     assert answer_verdict(Answer(**plain, text="はい", japanese=1.0)) == "○"
     english = {**plain, "japanese_asked": False}
     assert answer_verdict(Answer(**english, text="Yes", japanese=0.0)) == "○"
-    assert "not English" in answer_verdict(Answer(**english, text="はい", japanese=1.0))
+    assert answer_verdict(Answer(**english, text="はい", japanese=1.0)) == "△ 英語でない not English"
     assert "空" in answer_verdict(Answer(**plain, text=" ", japanese=0.0))
     bad = answer_verdict(Answer(**{**plain, "ended": False, "repeats": 5}, text="はい yes", japanese=0.4))
     assert all(word in bad for word in ("40 %", "終わらない", "5 回"))

@@ -11,7 +11,7 @@ import yatsude
 
 HOUSE = Path(yatsude.__file__).parent
 
-EVERYBODY = {"errors", "files", "recipe", "manifest", "shards", "net", "progress"}
+EVERYBODY = {"errors", "files", "machine", "recipe", "manifest", "shards", "net", "progress"}
 ARROWS = {
     "spec": set(),
     "text": set(),
@@ -33,13 +33,14 @@ ARROWS = {
 FLOOR = {
     "errors": set(),
     "files": {"errors"},
+    "machine": set(),
     "progress": set(),
     "recipe": {"errors", "files"},
     "manifest": {"errors", "files"},
     "shards": {"errors", "files"},
     "net": {"errors", "files", "progress"},
 }
-LIGHT = ("spec", "text", "net", "recipe", "manifest", "shards", "files", "progress", "errors")
+LIGHT = ("spec", "text", "net", "machine", "recipe", "manifest", "shards", "files", "progress", "errors")
 HEAVY = ("torch", "pyarrow", "matplotlib", "transformers", "safetensors", "tokenizers", "starlette")
 
 

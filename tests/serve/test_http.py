@@ -10,6 +10,7 @@ import pytest
 
 from yatsude.engine.worker import Worker
 from yatsude.errors import MachineError, RecipeError
+from yatsude.serve import api
 from yatsude.serve.app import STATIC
 from yatsude.serve.run import bind
 from yatsude.serve.settings import ServeSettings
@@ -155,6 +156,19 @@ def test_a_model_that_fails_tells_the_client_and_not_its_insides(web, engine, mo
     last = stream.text.strip().split("\n\n")[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
     assert "secret" not in whole.text + stream.text
+
+
+def test_the_answer_to_an_unforeseen_error_is_guarded_too(web, monkeypatch):
+    def broken(content, status=200):
+        raise RuntimeError("secret path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "json_response", broken)
+        answer = web.get("/v1/models")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "secret" not in answer.text
 
 
 def test_the_page_is_served_under_a_strict_policy(web):

@@ -1,6 +1,6 @@
 import pytest
 
-from yatsude.text.scripts import has_hiragana, has_kana, japanese_share
+from yatsude.text.scripts import has_kana, japanese_share
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,8 @@ def test_share_of_japanese_characters(text, share):
     assert japanese_share(text) == pytest.approx(share)
 
 
-def test_hiragana_and_kana():
-    assert has_hiragana("漢字と仮名")
-    assert not has_hiragana("中文漢字")
-    assert not has_hiragana("カタカナ")
+def test_kana():
+    assert has_kana("漢字と仮名")
     assert has_kana("カタカナ")
     assert has_kana("ｶﾀｶﾅ")
     assert not has_kana("中文、漢字。")

@@ -29,6 +29,17 @@ def test_a_climbing_loss_stops_and_is_not_saved_before():
     assert next(steps) < 130
 
 
+def test_a_run_that_ends_in_a_climb_is_refused():
+    guard = Guard("train")
+    for step in range(100):
+        guard.watch(step, 3.0, 1.0)
+    guard.end()
+    while guard.good:
+        guard.watch(100, 8.0, 1.0)
+    with pytest.raises(TrainingError, match=r"the loss ends at 3\.\d+ after 3\.00 before; no model is written: lower"):
+        guard.end()
+
+
 def test_a_noisy_or_a_slowly_falling_loss_goes_on():
     guard = Guard("train")
     for step in range(1000):

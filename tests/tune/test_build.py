@@ -126,7 +126,7 @@ def test_a_few_own_conversations_are_enough_and_others_are_another_run(places, t
     summary, before = build(settings, base, data, tmp_path / "tune"), digest(settings)
     assert math.isfinite(summary.bits_per_character)
     page = manifest.read(summary.model, "tune")
-    assert [entry.source for entry in page.licences] == [f"file:{path}"]
+    assert [entry.source for entry in page.licences] == ["file:own.jsonl"]
     assert page.recipe_sha256 == before
     own_talks(path, "いいえ。")
     assert digest(settings) != before

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from yatsude.errors import RecipeError
+from yatsude.spec.chat import TEMPERATURE, TOP_P
 
 __all__ = ["ExportSettings"]
 
@@ -20,9 +21,9 @@ class ExportSettings:
     licence: str = "apache-2.0"
     """Licence of the weights themselves, as Hugging Face spells it; the manifests add those of the sources."""
     languages: tuple[str, ...] = ("ja", "en")
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     """Sampling temperature that generation_config.json recommends; 0 recommends greedy decoding."""
-    top_p: float = 0.95
+    top_p: float = TOP_P
 
     def __post_init__(self) -> None:
         """Refuse numbers that no program could sample with."""

@@ -8,6 +8,7 @@ import typer
 from yatsude.cli import options
 from yatsude.errors import RequestError
 from yatsude.progress import say
+from yatsude.spec.chat import TEMPERATURE, TOP_P
 
 __all__ = ["command"]
 
@@ -16,8 +17,8 @@ def command(
     model: options.Model = None,
     run: options.Run = Path("runs/default"),
     system: Annotated[str, typer.Option(help="Message that stands before the conversation.")] = "",
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = TEMPERATURE,
+    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = TOP_P,
 ) -> None:
     """Talk to a model; an empty line starts anew, Ctrl-D ends."""
     from yatsude.engine.load import load  # noqa: PLC0415
@@ -43,8 +44,8 @@ def command(
                 answer += delta.text
                 print(delta.text, end="", flush=True)
         except RequestError as error:
-            say(f"{error}")
-            messages = list(beginning)
+            say(f"{error} (an empty line)")
+            messages.pop()
             continue
         print()
         messages.append({"role": "assistant", "content": answer})

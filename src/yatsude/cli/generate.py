@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from yatsude.cli import options
+from yatsude.spec.chat import TEMPERATURE, TOP_P
 
 __all__ = ["command"]
 
@@ -17,8 +18,8 @@ def command(
     ] = None,
     run: options.Run = Path("runs/default"),
     max_tokens: Annotated[int, typer.Option(help="Longest continuation, in tokens.")] = 100,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = TEMPERATURE,
+    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = TOP_P,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
 ) -> None:
     """Continue a text and print it as it is written."""

@@ -126,11 +126,12 @@ def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: 
 
     base, chat = run / "train" / "model", run / "tune" / "model"
     digest = recipe.digest({"model": model, "train": train})
-    if not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
-        conversations(tune.sources, run / "data", "train", limit=1)  # without any, better an error before the training
+    if restart or not manifest.is_current(base, "train", digest, [run / "tokenizer"]):
+        for split in ("train", "validation"):  # without any, better an error before the training
+            conversations(tune.sources, run / "data", split, limit=1)
         _title("training")
         build_model(model, train, run / "tokenizer", run / "train", restart)
-    if not manifest.is_current(chat, "tune", tune_digest(tune), [base]):
+    if restart or not manifest.is_current(chat, "tune", tune_digest(tune), [base]):
         _title("tuning")
         build_chat(tune, base, run / "data", run / "tune", restart)
 

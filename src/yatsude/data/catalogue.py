@@ -1,10 +1,9 @@
 """The sources of text that have a name, and what a `file:` or `hf:` source is."""
 
 import dataclasses
-from pathlib import Path
 
 from yatsude.errors import DataError, nearest
-from yatsude.manifest import Licence
+from yatsude.manifest import Licence, own_files
 
 __all__ = ["SOURCES", "Source", "find"]
 
@@ -29,7 +28,7 @@ class Source:
     @property
     def label(self) -> str:
         """Its name in manifests, which are passed on: of own files, without the folders they lie in."""
-        return f"file:{Path(self.name.removeprefix('file:')).name}" if self.kind == "files" else self.name
+        return own_files(self.name).source if self.kind == "files" else self.name
 
     def page(self) -> Licence:
         """What the manifest says of this source."""
@@ -66,13 +65,12 @@ def find(name: str) -> Source:
             return source
     kind, colon, rest = name.partition(":")
     if colon and rest and kind == "file":
-        return Source(
-            name=name, kind="files", domain="own", licence="owner's own", attribution="the owner of the files"
-        )
+        own = own_files(name)
+        return Source(name=name, kind="files", domain="own", licence=own.licence, attribution=own.attribution)
     if colon and rest and kind == "hf":
         repository = rest.partition(":")[0]
         url = f"https://huggingface.co/datasets/{repository}"
-        return Source(name=name, kind="hub", domain="hub", licence=f"see {url}", attribution=repository, url=url)
+        return Source(name=name, kind="hub", domain="hub", licence="unknown", attribution=repository, url=url)
     raise DataError(
         f"no source is called '{name}'{nearest(name, [source.name for source in SOURCES])}; own texts are file:PATH,"
         " hub data sets hf:OWNER/NAME"

@@ -108,9 +108,12 @@ class Engine:
             self.scheduler.cancel()
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> list[Completion]:
-        """Answer many prompts (token ids), several at the same time, in their order."""
+        """Answer many prompts (token ids), several at the same time, in their order; with a seed, each has its own."""
         news: list[list[Delta]] = [[] for _ in prompts]
-        answers = [self.answer(prompt, settings, new.append) for prompt, new in zip(prompts, news, strict=True)]
+        answers = [
+            self.answer(prompt, own, new.append)
+            for prompt, own, new in zip(prompts, settings.seeded(len(prompts)), news, strict=True)
+        ]
         self.scheduler.waiting.extend(answers)
         while self.step():
             pass

@@ -82,6 +82,12 @@ class SamplingSettings:
         if any(not stop for stop in self.stop):
             raise RequestError("stop holds an empty text; expected at least one character")
 
+    def seeded(self, number: int) -> "list[SamplingSettings]":
+        """Settings of `number` answers: with a seed, each its own, or all would be drawn with the same numbers."""
+        if self.seed is None:
+            return [self] * number
+        return [dataclasses.replace(self, seed=self.seed + answer) for answer in range(number)]
+
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken; float32 cannot divide by a smaller temperature."""

@@ -129,4 +129,3 @@ def _tell(summary: Summary) -> None:
     say(f"held-out text: {summary.bits_per_character:.3f} bits per character ({lines})")
     if summary.chat:
         say("chat: " + ", ".join(f"{name} {'passed' if good else 'not passed'}" for name, good in summary.chat.items()))
-    say(f"report: {summary.report}")

@@ -72,7 +72,7 @@ def judge(answers: Sequence[Answer]) -> Chat:
     return Chat(
         answers=tuple(answers),
         japanese=japanese_share("".join(answer.text for answer in asked)) if asked else None,
-        ended=sum(answer.ended for answer in answers),
+        ended=sum(answer.ended and bool(answer.text.strip()) for answer in answers),
         repeating=sum(answer.repeats >= TOO_OFTEN for answer in answers),
     )
 

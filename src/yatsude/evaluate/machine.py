@@ -1,6 +1,5 @@
 """On what machine and with which versions something was measured."""
 
-import os
 import platform
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from yatsude import __version__
+from yatsude.machine import cores, memory
 
 __all__ = ["describe"]
 
@@ -16,8 +16,8 @@ def describe() -> dict[str, str]:
     """Name -> value, as the report shows them; nothing that names the owner or a folder."""
     facts = {
         "日時 date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
-        "CPU": f"{_cpu()}, {_cores()} コア cores",
-        "メモリ memory": _memory(),
+        "CPU": f"{_cpu()}, {cores()} コア cores",
+        "メモリ memory": f"{memory() / 2**30:.1f} GiB" if memory() else "",
         "OS": f"{platform.system()} {platform.release()} {platform.machine()}",
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,
@@ -33,14 +33,3 @@ def _cpu() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> str:
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
-    except (ValueError, OSError, AttributeError):
-        return ""

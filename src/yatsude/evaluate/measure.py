@@ -15,7 +15,7 @@ from yatsude.engine.engine import Engine
 from yatsude.engine.load import load
 from yatsude.engine.settings import EngineSettings
 from yatsude.evaluate import bits, chat, curve, heldout, machine, ngrams, router, samples
-from yatsude.evaluate.results import Bits, Chat, ExpertLoad, Quality, Results, Sample, Source
+from yatsude.evaluate.results import Bits, ExpertLoad, Quality, Results, Sample, Source
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.progress import bar, say
 from yatsude.spec.config import ModelConfig
@@ -47,9 +47,10 @@ def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
     fitted = ngrams.background(
         functools.partial(ngrams.measure, inputs.data, settings.orders, texts, names, validation)
     )
+    asked = chat.prompts(inputs.data, settings.chat_prompts) if inputs.chat_model else []
     with _one_core_less(fitted):
         config, mine, experts, shown = _model(settings, inputs)
-        answers = _chat(settings, inputs)
+        answers = chat.ask(_load(settings, inputs.chat_model), asked, settings) if inputs.chat_model else None
         if not fitted.done():
             say("n-grams: still fitting")
         theirs = fitted.result()
@@ -82,13 +83,6 @@ def _model(
         mine = bits.measure(model, heldout.parts(held_out, settings.documents, progress.advance), settings.window)
     experts = router.measure(model, kinds, settings.window, settings.router_tokens)
     return model.config, mine, experts, samples.continue_beginnings(engine, kinds, settings)
-
-
-def _chat(settings: EvaluateSettings, inputs: Inputs) -> Chat | None:
-    if inputs.chat_model is None:
-        return None
-    asked = chat.prompts(inputs.data, settings.chat_prompts)
-    return chat.ask(_load(settings, inputs.chat_model), asked, settings)
 
 
 def _load(settings: EvaluateSettings, folder: Path) -> Engine:

@@ -150,6 +150,7 @@ class Chat:
     japanese: float | None
     """Share of Japanese characters in all answers that should be Japanese; None if there is no such answer."""
     ended: int
+    """Answers that said something and ended by themselves."""
     repeating: int
     """Answers in which a 4-gram of tokens occurs four times or more."""
 

@@ -1,9 +1,10 @@
 """What is measured, and on how much text."""
 
 import dataclasses
-from typing import Literal
 
 from yatsude.errors import RecipeError
+from yatsude.spec.chat import TEMPERATURE, TOP_P
+from yatsude.spec.settings import Precision
 
 __all__ = ["EvaluateSettings"]
 
@@ -27,10 +28,10 @@ class EvaluateSettings:
     chat_prompts: int = 20
     answer_tokens: int = 256
     """Longest answer; one that reaches it did not end by itself. The chat page allows as many."""
-    temperature: float = 0.7
-    top_p: float = 0.95
+    temperature: float = TEMPERATURE
+    top_p: float = TOP_P
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing can be measured."""

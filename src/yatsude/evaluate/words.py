@@ -54,19 +54,20 @@ def crossing_text(crossing: Crossing) -> str:
 
 
 def answer_verdict(answer: Answer) -> str:
-    """Name what is wrong with one answer, or nothing."""
+    """Name what is wrong with one answer: × for what a bar forbids, △ for an answer in the wrong language."""
     faults = []
     if not answer.text.strip():
         faults.append("空 empty")
     elif answer.japanese_asked and answer.japanese < JAPANESE_BAR:
         faults.append(f"日本語 {100 * answer.japanese:.0f} %")
-    elif not answer.japanese_asked and answer.japanese > 1 - JAPANESE_BAR:
-        faults.append("英語でない not English")
     if not answer.ended:
         faults.append("終わらない no end")
     if answer.repeats >= TOO_OFTEN:
         faults.append(f"{answer.repeats} 回反復 repeats")
-    return "× " + "、".join(faults) if faults else "○"
+    if faults:
+        return "× " + "、".join(faults)
+    english = answer.japanese_asked or answer.japanese <= 1 - JAPANESE_BAR
+    return "○" if english else "△ 英語でない not English"
 
 
 def chat_verdict(chat: Chat) -> tuple[str, str]:
@@ -76,14 +77,14 @@ def chat_verdict(chat: Chat) -> tuple[str, str]:
     good = all(chat.passed.values())
     japanese = (
         f"{number} 問の試験は{'合格' if good else '不合格'}です。"
-        f"日本語を求めた答えの文字の {share} が日本語（基準 90 % 以上）、"
+        f"日本語を求めた答えの文字の {share} が日本語（基準 {JAPANESE_BAR:.0%} 以上）、"
         f"{chat.ended} 問が自分で終わり（基準 {number} 問すべて）、"
-        f"同じ 4 トークンの並びが 4 回以上現れた答えは {chat.repeating} 問（基準 0 問）でした。"
+        f"同じ 4 トークンの並びが {TOO_OFTEN} 回以上現れた答えは {chat.repeating} 問（基準 0 問）でした。"
     )
     english = (
         f"{'Passed' if good else 'Not passed'}: {share} of the characters are Japanese"
-        f" where Japanese was asked (bar: 90 %),"
+        f" where Japanese was asked (bar: {JAPANESE_BAR:.0%}),"
         f" {chat.ended} of {number} answers ended by themselves (bar: all),"
-        f" {chat.repeating} repeat a 4-gram of tokens four times or more (bar: none)."
+        f" {chat.repeating} repeat a 4-gram of tokens {TOO_OFTEN} times or more (bar: none)."
     )
     return japanese, english

@@ -16,12 +16,12 @@ __all__ = ["Block", "Mixture"]
 class Mixture(nn.Module):
     """Routed experts plus the shared expert that every token passes (DeepSeekMoE, arXiv 2401.06066)."""
 
-    def __init__(self, config: ModelConfig, dispatcher: Dispatcher | None = None) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate = Router(config)
         self.experts = Experts(config)
         self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
-        self.dispatcher = dispatcher or LocalDispatcher()
+        self.dispatcher: Dispatcher = LocalDispatcher()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Map (B, T, D) to the same shape."""

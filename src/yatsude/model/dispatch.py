@@ -1,4 +1,4 @@
-"""Tokens to experts and back. The model is handed a dispatcher: this one stays in the process.
+"""Tokens to experts and back. Every mixture has a dispatcher: this one stays in the process.
 
 Shapes: N tokens, K experts a token, R routed rows in the order of their experts (N·K, and some more where an expert's
 are filled up), D hidden width, E experts.
@@ -22,7 +22,10 @@ FEWEST = 2 * MULTIPLE
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """Where each routed row came from, and how many rows each expert received, those that only fill up included."""
+    """Where each routed row came from, and how many rows each expert received.
+
+    Rows that only fill up are copies of token 0 that nobody asks for: `row_NK` points to none of them.
+    """
 
     token_R: Tensor
     row_NK: Tensor
@@ -42,7 +45,7 @@ class Dispatcher(Protocol):
 
 
 class LocalDispatcher:
-    """All experts live in this process: a stable sort is the whole journey."""
+    """All experts live in this process: a stable sort, and some rows to fill up."""
 
     def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
         """Rows sorted by expert, shape (R, D), and the way back."""

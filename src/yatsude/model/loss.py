@@ -16,6 +16,7 @@ __all__ = ["IGNORED", "cross_entropy", "token_losses"]
 IGNORED = -100
 """A target that is not counted."""
 CHUNK = 512
+"""Tokens whose logits live at the same time. Fewer make slower products (128: by a sixth), more only take memory."""
 
 
 def cross_entropy(

@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         """Hidden states after the last norm, shape (B, T, D); `logits` turns them into scores.
 
         `mask_BTS` is additive: 0 where a token may look, -inf elsewhere; none means causal. With a `cache`, the T
-        tokens follow those it holds: give their positions, and a mask over all S keys unless B is 1.
+        tokens follow those it holds: give their positions, and a mask over all S keys where rows hold unequally many.
         """
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]

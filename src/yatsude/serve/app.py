@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from yatsude.engine.worker import Worker
 from yatsude.serve.api import Api
@@ -20,7 +20,7 @@ __all__ = ["STATIC", "application"]
 STATIC = Path(__file__).parent / "static"
 
 
-def application(worker: Worker, name: str, settings: ServeSettings) -> Starlette:
+def application(worker: Worker, name: str, settings: ServeSettings) -> ASGIApp:
     """Build the application over a running worker; `name` is what clients call the model."""
     api = Api(worker, name, settings)
     routes = [
@@ -33,7 +33,8 @@ def application(worker: Worker, name: str, settings: ServeSettings) -> Starlette
         Route("/v1/completions", api.completion, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    return Starlette(routes=routes, exception_handlers=HANDLERS, middleware=[Middleware(Guard, host=settings.host)])
+    # around the whole application, not one of its middlewares: an unforeseen error's answer is guarded too
+    return Guard(Starlette(routes=routes, exception_handlers=HANDLERS), settings.host)
 
 
 async def _page(_: Request) -> FileResponse:

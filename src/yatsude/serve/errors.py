@@ -1,6 +1,5 @@
 """Errors as OpenAI's clients read them: {"error": {"message", "type", "param", "code"}}."""
 
-import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from yatsude.errors import RequestError
-from yatsude.progress import say
 
 __all__ = ["HANDLERS", "ApiError", "json_response"]
 
@@ -67,9 +65,8 @@ def _allowed(error: HTTPException) -> str:
     return (error.headers or {}).get("Allow", "another method")
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
-    """Tell the server's owner everything and the client nothing of our insides."""
-    say("".join(traceback.format_exception(error)))
+def _unforeseen(request: Request, _: Exception) -> Response:
+    """Tell the client nothing of our insides; Starlette raises the error again, and uvicorn prints it for the owner."""
     return _api_error(request, ApiError(500, "the server failed on this request; its output says why"))
 
 

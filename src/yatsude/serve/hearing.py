@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ class Hearing:
         self._check(worker, query, max_waiting)
         self._answers = [
             worker.submit(query.prompts[choice // query.n], settings, self._listener(choice))
-            for choice, settings in enumerate(_seeded(query) * len(query.prompts))
+            for choice, settings in enumerate(query.sampling.seeded(query.n) * len(query.prompts))
         ]
 
     def _check(self, worker: Worker, query: Query, max_waiting: int) -> None:
@@ -95,13 +94,6 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | Non
 async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _seeded(query: Query) -> list[Any]:
-    """Settings of the n choices: with a seed, each its own, or all would be the same."""
-    if query.sampling.seed is None:
-        return [query.sampling] * query.n
-    return [dataclasses.replace(query.sampling, seed=query.sampling.seed + choice) for choice in range(query.n)]
 
 
 def _deaf(_: Delta) -> None:

@@ -1,6 +1,7 @@
-"""Reading a request: every known field is checked, none is accepted and then ignored.
+"""Reading a request: every field that would change an answer is checked, none of them is accepted and then ignored.
 
-Fields that OpenAI does not know either are passed over, as its own servers do.
+Fields that change none here (`user`, `metadata`, `service_tier`) and such as OpenAI does not know either are passed
+over.
 """
 
 import dataclasses

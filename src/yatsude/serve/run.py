@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from yatsude.engine.load import load
 from yatsude.engine.settings import EngineSettings
@@ -61,7 +61,7 @@ def _why(error: OSError, settings: ServeSettings) -> str:
 class Server(uvicorn.Server):
     """A web server on a socket that is already bound."""
 
-    def __init__(self, app: Starlette, listener: socket.socket, ready: Ready) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, ready: Ready) -> None:
         config = uvicorn.Config(
             app,
             log_level="warning",

@@ -5,7 +5,7 @@ Japanese characters are kana, kanji, the marks of U+3000 to U+303F (、。「」
 
 import re
 
-__all__ = ["JAPANESE", "has_hiragana", "has_kana", "japanese_share"]
+__all__ = ["JAPANESE", "has_kana", "japanese_share"]
 
 HIRAGANA = "\u3041-\u309f"
 KATAKANA = "\u30a0-\u30ff\u31f0-\u31ff\uff66-\uff9f"
@@ -13,15 +13,9 @@ KANJI = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 JAPANESE = f"\u3000-\u303f{HIRAGANA}{KATAKANA}{KANJI}\uff00-\uffef"
 """The inside of a regular expression's brackets: `[{JAPANESE}]` is one Japanese character."""
 
-_HIRAGANA = re.compile(f"[{HIRAGANA}]")
 _KANA = re.compile(f"[{HIRAGANA}{KATAKANA}]")
 _OTHER = re.compile(rf"[^\s{JAPANESE}]+")
 _SPACE = re.compile(r"\s+")
-
-
-def has_hiragana(text: str) -> bool:
-    """Whether there is a hiragana: the mark of a Japanese sentence, as kanji alone may be Chinese."""
-    return _HIRAGANA.search(text) is not None
 
 
 def has_kana(text: str) -> bool:

@@ -17,7 +17,7 @@ BATCH_ROWS = 2048
 
 
 def check(data_folder: Path) -> None:
-    """Raise DataError if a split is missing, as in a folder of an earlier version, before time is spent on another."""
+    """Raise DataError if a split is missing, before time is spent on another."""
     for split in SPLITS:
         _files(data_folder, split)
 

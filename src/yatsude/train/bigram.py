@@ -27,8 +27,8 @@ from yatsude.train.workers import Workers
 
 __all__ = ["Pairs", "count_pairs", "fit", "seconds", "start"]
 
-EPOCHS = 24
-PARTS = 8
+EPOCHS, PARTS = 24, 8
+"""Passes over all contexts, and steps of one pass."""
 RATE, EMBEDDING_RATE = 0.02, 0.16
 """A row of the embedding is moved by one step in PARTS only. From WIDTH on the head's rate falls with the width."""
 WIDTH = 128

@@ -18,6 +18,7 @@ from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
 from yatsude.errors import MachineError
 from yatsude.files import new_folder
+from yatsude.machine import cores, memory
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
@@ -33,7 +34,7 @@ from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
-from yatsude.train.workers import Workers, cores, keep_freed_memory, memory
+from yatsude.train.workers import Workers, keep_freed_memory
 
 __all__ = [
     "STAGE",
@@ -132,7 +133,7 @@ def has_bigram_start(model: ModelConfig, settings: TrainSettings) -> bool:
 def _fits(parameters: int) -> None:
     """Refuse a model that this machine cannot hold while it is trained."""
     need, have = parameters * BYTES_PER_PARAMETER / 1e9, memory() / 1e9
-    if need > have:
+    if 0 < have < need:
         raise MachineError(
             f"training {parameters / 1e6:,.0f} M parameters takes {need:,.0f} GB of memory, this machine has"
             f" {have:,.0f}; choose a smaller model.preset"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from yatsude.errors import DataError
 from yatsude.shards import Shards
 
-__all__ = ["Batch", "Feed", "Source", "permute"]
+__all__ = ["Batch", "Feed", "Source", "permute", "place"]
 
 ROUNDS = 4
 Tokens = npt.NDArray[np.int64]
@@ -51,14 +51,16 @@ class Feed:
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples number `first` to `first + count - 1` of the job."""
-        tokens = np.stack([self.shards.sample(self.place(n), self.length) for n in range(first, first + count)])
+        places = (place(n, self.size, self.seed) for n in range(first, first + count))
+        tokens = np.stack([self.shards.sample(n, self.length) for n in places])
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         return Batch(inputs, targets, (inputs == self.shards.separator).cumsum(1))
 
-    def place(self, number: int) -> int:
-        """Where sample `number` of the job lies on disk."""
-        epoch, index = divmod(number, self.size)
-        return permute(index, self.size, f"{self.seed}:{epoch}")
+
+def place(number: int, size: int, seed: int) -> int:
+    """Where sample `number` of the job is among `size` samples that are shuffled anew every epoch."""
+    epoch, index = divmod(number, size)
+    return permute(index, size, f"{seed}:{epoch}")
 
 
 def permute(index: int, size: int, key: str) -> int:

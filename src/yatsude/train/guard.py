@@ -7,9 +7,11 @@ from yatsude.errors import TrainingError
 __all__ = ["Guard"]
 
 SMOOTHING = 0.02
+"""Weight of a new step in the smoothed loss: it looks back about 50 steps."""
 LIMIT_NATS = 1.5
 """A smoothed loss this far above the best one is not noise: a uniform guess is about ln(vocabulary) = 9 nats."""
 GRACE_STEPS = 50
+"""Until the smoothed loss means something."""
 
 
 class Guard:
@@ -42,6 +44,14 @@ class Guard:
             raise TrainingError(
                 f"loss diverges: {self.smooth:.2f} at step {step} after {self.best:.2f} before; checkpoints are from"
                 f" before it: lower {self.table}.optimizer.rate and muon_rate"
+            )
+
+    def end(self) -> None:
+        """Refuse a run that ends in a climb: its last weights are not its best."""
+        if not self.good:
+            raise TrainingError(
+                f"the loss ends at {self.smooth:.2f} after {self.best:.2f} before; no model is written: lower"
+                f" {self.table}.optimizer.rate and muon_rate"
             )
 
     def state(self) -> list[float]:

@@ -79,12 +79,13 @@ class Loop:
                     if self._due(self.settings.evaluations):
                         self._evaluate(monitor, figures)
                     if stop.is_set():
-                        self._save()
-                        raise KeyboardInterrupt(f"stopped at step {self.step:,} of {steps:,}")
+                        here = f"step {self.step:,} of {steps:,}" if self._save() else "the last good checkpoint"
+                        raise KeyboardInterrupt(f"stopped at {here}")
                     if self.step % self.settings.checkpoint_steps == 0 or self.step == steps:
                         self._save()
         finally:
             monitor.close()
+        self.guard.end()
         return self.weights.full()
 
     def advance(self) -> tuple[dict[str, Any], Tensor]:
@@ -144,10 +145,11 @@ class Loop:
             router.load.zero_()
         monitor.evaluation({**figures, "bits_per_character": self.score.bits_per_character}, self.settings.steps)
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint, unless the loss is climbing; whether it was written."""
         if not self.guard.good:
             say(f"step {self.step}: the loss is climbing, no checkpoint is written")
-            return
+            return False
         biases = [router.e_score_correction_bias for router in self.weights.replicas[0].routers]
         tensors = {
             "master": self.weights.master,
@@ -164,6 +166,7 @@ class Loop:
         place = state.step_folder(self.folder / "checkpoints", self.step)
         state.save(place, tensors, page)
         state.prune(place, self.settings.keep_checkpoints)
+        return True
 
     def _restore(self) -> None:
         found = state.latest(self.folder / "checkpoints")

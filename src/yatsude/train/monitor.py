@@ -2,7 +2,7 @@
 
 {"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
  "load": [[0.9, 1.1, ...]]}                    tokens of each expert over the mean, a list for each mixture layer
-{"step": 100, "bits_per_character": 3.1, "tokens": 204800, "seconds": 40.2}
+{"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
 """
 
 import json

@@ -18,6 +18,7 @@ from yatsude.model.transformer import Transformer
 __all__ = ["Slice", "Weights"]
 
 ALIGNMENT = 32
+"""Elements: every slice begins at a multiple of 64 bytes, in 16 bits too."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,20 +62,14 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         "tuning_tokens_seen": tokens,
         "seconds": round(loop.seconds, 1),
     }
-    finish(trained, folder / "model", STAGE, inputs, figures, page, _licences(settings))
+    licences = [manifest.own_files(source) for source in settings.sources if source != "pairs"]
+    finish(trained, folder / "model", STAGE, inputs, figures, page, licences)
     return Summary(model=folder / "model", bits_per_character=bits, tokens=tokens, seconds=loop.seconds)
 
 
 def digest(settings: TuneSettings) -> str:
     """Name what the stage would write now: the settings, and the state of the user's own conversations."""
     return recipe.digest({STAGE: settings}, state(settings.sources))
-
-
-def _licences(settings: TuneSettings) -> list[manifest.Licence]:
-    own = [source for source in settings.sources if source != "pairs"]
-    return [
-        manifest.Licence(source=source, licence="owner's own", attribution="the owner of the files") for source in own
-    ]
 
 
 def _feed(settings: TuneSettings, tokenizer: Tokenizer, data: Path, split: str, limit: int) -> ChatFeed:

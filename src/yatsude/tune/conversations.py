@@ -36,10 +36,10 @@ def conversations(sources: Sequence[str], data_folder: Path, split: str, limit: 
             found += _from_pairs(data_folder, split, limit)
         else:
             found += _of_split(list(_from_file(_path(source))), split)
-    if not found and split == "train":
+    if not found:
         raise DataError(
-            f"no conversations in {', '.join(sources)}: the text has no sentence of {SHORTEST} to {LONGEST} characters"
-            " that can be cut in two; give tune.sources a file with some, or add text"
+            f"no conversations in {', '.join(sources)} for {split}: the text has no sentence of {SHORTEST} to"
+            f" {LONGEST} characters that can be cut in two; give tune.sources a file with some, or add text"
         )
     return found
 

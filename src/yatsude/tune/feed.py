@@ -9,7 +9,7 @@ import numpy.typing as npt
 from yatsude.errors import DataError
 from yatsude.model.loss import IGNORED
 from yatsude.tokenizer.tokenizer import Tokenizer
-from yatsude.train.feed import Batch, permute
+from yatsude.train.feed import Batch, place
 from yatsude.tune.conversations import Conversation
 
 __all__ = ["ChatFeed", "encode"]
@@ -26,17 +26,18 @@ class ChatFeed:
         self.characters = 0
         """Characters of all answers."""
         rows = list(self._rows(tokenizer, talks))
-        if not rows:
+        if not rows and self.too_long:
             raise DataError(
                 f"no conversation fits into {length} tokens ({self.too_long} are longer); raise tune.sequence_length"
             )
+        if not rows:
+            raise DataError("there is no conversation to learn from; add text, or give tune.sources a file with some")
         inputs, targets, documents = (np.stack(part) for part in zip(*rows, strict=True))
         self.rows = Batch(inputs, targets, documents)
 
     def batch(self, first: int, count: int) -> Batch:
         """Samples number `first` to `first + count - 1` of the job, shuffled anew every epoch."""
-        size = len(self.rows.inputs)
-        places = [permute(n % size, size, f"{self.seed}:{n // size}") for n in range(first, first + count)]
+        places = [place(n, len(self.rows.inputs), self.seed) for n in range(first, first + count)]
         return Batch(self.rows.inputs[places], self.rows.targets[places], self.rows.documents[places])
 
     def batches(self, rows: int) -> Iterator[Batch]:
@@ -62,9 +63,9 @@ class ChatFeed:
             if fill + size > self.length:
                 yield row
                 row, fill = self._empty(tokenizer.pad), 0
-            place = slice(fill, fill + size)
-            row[0][place] = ids[:-1]
-            row[1][place] = np.where(counted[1:], ids[1:], IGNORED)
+            part = slice(fill, fill + size)
+            row[0][part] = ids[:-1]
+            row[1][part] = np.where(counted[1:], ids[1:], IGNORED)
             row[2][fill:] += 1
             fill += size
             self.characters += sum(len(m["content"]) for m in talk if m["role"] == "assistant")

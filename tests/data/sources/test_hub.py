@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from yatsude import manifest
+from yatsude.checkpoint.provenance import chain, licences
 from yatsude.data.catalogue import find
 from yatsude.data.sources import hub
-from yatsude.errors import ChecksumError, DataError, NetworkError
+from yatsude.errors import CheckpointError, ChecksumError, DataError, NetworkError
 
 
 @pytest.fixture
@@ -65,6 +67,18 @@ def test_texts_licence_and_a_warm_cache(asked, tmp_path):
     asked.clear()
     assert len(list(hub.read(source, tmp_path))) == 2
     assert asked == []
+
+
+def test_a_data_set_that_states_no_licence_keeps_its_model_from_export(asked, tmp_path, capsys):
+    source = find("hf:o/two:ja/train")
+    hub.fetch(source, tmp_path)
+    page = hub.licence(source, tmp_path)
+    assert page.licence == "unknown"
+    assert "hf:o/two:ja/train states no licence" in capsys.readouterr().err
+    (tmp_path / "data").mkdir()
+    manifest.write(tmp_path / "data", "data", licences=[page])
+    with pytest.raises(CheckpointError, match="source 'hf:o/two:ja/train' has no licence"):
+        licences(chain([tmp_path / "data"]))
 
 
 def test_a_file_that_changed_in_the_cache(asked, tmp_path):

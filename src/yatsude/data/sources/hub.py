@@ -21,6 +21,7 @@ from yatsude.data.sources.files import document, parquet_rows
 from yatsude.errors import DataError
 from yatsude.files import new_file
 from yatsude.manifest import Licence
+from yatsude.progress import say
 
 __all__ = ["fetch", "licence", "read"]
 
@@ -56,8 +57,10 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
 
 
 def licence(source: Source, folder: Path) -> Licence:
-    """Terms as the data set's card states them."""
-    stated = _about(folder, "licence") or f"not stated, see {source.url}"
+    """Terms as the data set's card states them; a model of one that states none is not exported."""
+    stated = _about(folder, "licence") or "unknown"
+    if stated == "unknown":
+        say(f"{source.name} states no licence: a model trained on it is not exported; see {source.url}")
     return Licence(source=source.name, licence=stated, attribution=source.attribution, url=source.url)
 
 
