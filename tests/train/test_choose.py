@@ -60,7 +60,7 @@ def test_more_minutes_never_choose_a_smaller_model(pick):
 
 def test_only_as_much_of_the_ladder_is_measured_as_is_needed(pick):
     chosen = LADDER.index(pick(10).model.preset)
-    assert pick.asked == list(LADDER[: chosen + 2])
+    assert pick.asked == [*LADDER[: chosen + 2], LADDER[chosen]]  # the last one with the sequences it will have
 
 
 @pytest.mark.parametrize("minutes", [0.5, 2, 10, 60, 600])
@@ -82,6 +82,23 @@ def test_a_long_run_takes_larger_steps_not_only_more(pick):
     assert long.sequences_per_step > short.sequences_per_step
     assert long.sequences_per_step % 2 == 0  # workers
     assert long.steps >= room.STEPS
+
+
+def test_larger_steps_are_counted_at_their_own_speed(tokens):
+    settings = TrainSettings(workers=2, bigram_start=False)
+    speeds = {settings.sequences_per_step: 10_000.0}
+    choice = choose(
+        10,
+        tokens,
+        ModelSettings(preset="nano"),
+        settings,
+        fixed=frozenset({"preset"}),
+        measure=lambda model, train, text: speeds.get(train.sequences_per_step, 12_500.0),
+    )
+    assert choice.train.sequences_per_step > settings.sequences_per_step
+    batch = choice.train.sequences_per_step * settings.sequence_length
+    expected = 12_500 * 600 * (1 - room.TUNE_SHARE) * room.MARGIN
+    assert choice.train.steps * batch == pytest.approx(expected, rel=0.01)
 
 
 def test_a_very_short_time_still_trains(pick, tokens):

@@ -72,8 +72,15 @@ def choose(
         speed = measure(model, train, shards)
         reasons.append(f"model {model.preset}, as set by hand: {speed:,.0f} tokens/s")
     if "steps" not in fixed:
-        spent = _start_seconds(model, train, shards, reasons)
-        train = _steps(train, speed * max(seconds - spent, seconds / 4), fixed, reasons)
+        left = max(seconds - _start_seconds(model, train, shards, reasons), seconds / 4)
+        sequences = train.sequences_per_step
+        if "sequences_per_step" not in fixed:
+            sequences = _sequences(train, speed * left)
+        if sequences > train.sequences_per_step:
+            train = dataclasses.replace(train, sequences_per_step=sequences)
+            speed = measure(model, train, shards)
+            reasons.append(f"{sequences} sequences a step: {speed:,.0f} tokens/s")
+        train = _steps(train, speed * left, reasons)
     return Choice(model=model, train=train, reasons=tuple(reasons))
 
 
@@ -169,13 +176,16 @@ def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, r
     return spent
 
 
-def _steps(train: TrainSettings, tokens: float, fixed: frozenset[str], reasons: list[str]) -> TrainSettings:
-    """As many steps as the tokens give, with more sequences a step where there would be more than enough steps."""
+def _sequences(train: TrainSettings, tokens: float) -> int:
+    """Sequences a step: more where there would be more than enough steps, as many for each worker."""
+    workers = train.workers or torch.get_num_threads()
+    wanted = tokens / (STEPS * train.sequence_length)
+    return max(train.sequences_per_step, workers * int(wanted // workers))
+
+
+def _steps(train: TrainSettings, tokens: float, reasons: list[str]) -> TrainSettings:
+    """As many steps as the tokens give."""
     sequences = train.sequences_per_step
-    if "sequences_per_step" not in fixed:
-        workers = train.workers or torch.get_num_threads()
-        wanted = tokens / (STEPS * train.sequence_length)
-        sequences = max(train.sequences_per_step, workers * int(wanted // workers))
     steps = max(20, int(tokens / (sequences * train.sequence_length)))
     reasons.append(f"{steps:,} steps of {sequences} sequences: {steps * sequences * train.sequence_length:,} tokens")
-    return dataclasses.replace(train, steps=steps, sequences_per_step=sequences)
+    return dataclasses.replace(train, steps=steps)
