@@ -157,6 +157,7 @@ def test_every_choice_says_why_in_numbers(pick):
 
 def test_speed_is_measured_on_the_text_and_leaves_nothing(tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "SECONDS", 0.2)
+    monkeypatch.setattr(room, "WARMUP_SECONDS", 0.1)
     monkeypatch.setattr("yatsude.train.build.cores", lambda: 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     train = TrainSettings(sequence_length=32, sequences_per_step=2, workers=1, bigram_start=False, precision="fp32")
