@@ -77,13 +77,13 @@ def chat_verdict(chat: Chat) -> tuple[str, str]:
     good = all(chat.passed.values())
     japanese = (
         f"{number} 問の試験は{'合格' if good else '不合格'}です。"
-        f"日本語を求めた答えの文字の {share} が日本語（基準 {JAPANESE_BAR:.0%} 以上）、"
+        f"日本語を求めた答えの文字の {share} が日本語（基準 {100 * JAPANESE_BAR:.0f} % 以上）、"
         f"{chat.ended} 問が自分で終わり（基準 {number} 問すべて）、"
         f"同じ 4 トークンの並びが {TOO_OFTEN} 回以上現れた答えは {chat.repeating} 問（基準 0 問）でした。"
     )
     english = (
         f"{'Passed' if good else 'Not passed'}: {share} of the characters are Japanese"
-        f" where Japanese was asked (bar: {JAPANESE_BAR:.0%}),"
+        f" where Japanese was asked (bar: {100 * JAPANESE_BAR:.0f} %),"
         f" {chat.ended} of {number} answers ended by themselves (bar: all),"
         f" {chat.repeating} repeat a 4-gram of tokens {TOO_OFTEN} times or more (bar: none)."
     )
