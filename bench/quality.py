@@ -11,7 +11,6 @@ the bigram start is part of the minutes.
 
 import argparse
 import dataclasses
-import functools
 import json
 import platform
 import subprocess
@@ -31,7 +30,7 @@ from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.build import build as build_tokenizer
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.build import build as train
-from yatsude.train.choose import TUNE_SHARE, choose, tokens_per_second
+from yatsude.train.choose import TUNE_SHARE, choose
 from yatsude.train.settings import TrainSettings
 
 ORDERS = (3, 4, 5)
@@ -87,7 +86,7 @@ def _contend(
         model,
         settings,
         fixed=frozenset({"preset"}),
-        measure=functools.partial(tokens_per_second, clock=clock),
+        clock=clock,
     )
     print("\n".join(choice.reasons), flush=True)
     settings = choice.train

@@ -10,8 +10,7 @@ Shapes: V vocabulary, D hidden width, P counted pairs, C contexts of one step.
 
 import dataclasses
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -103,18 +102,18 @@ def fit(
     return embedding.detach(), head.detach()
 
 
-def seconds(shape: tuple[int, int], dtype: torch.dtype, workers: Workers) -> float:
-    """Estimate from one step what the steps of `fit` take on this machine, in seconds of wall-clock time."""
+def seconds(shape: tuple[int, int], dtype: torch.dtype, workers: Workers, clock: Callable[[], float]) -> float:
+    """Estimate from one step what the steps of `fit` take on this machine, in seconds of `clock`."""
     vocab = shape[0]
     pairs = Pairs(np.arange(vocab), np.ones(vocab, np.float32), np.arange(vocab + 1))
     contexts = np.arange(math.ceil(vocab / PARTS))
     embedding, head = torch.randn(shape, requires_grad=True), torch.randn(shape, requires_grad=True)
     optimizer = _optimizer(embedding, head)
     for _ in range(2):  # the first one is a warm-up
-        begin = time.perf_counter()
+        begin = clock()
         _gradients(pairs, contexts, embedding, head, eps=1e-6, dtype=dtype, scale=1.0, workers=workers)
         optimizer.step()
-    return EPOCHS * PARTS * (time.perf_counter() - begin)
+    return EPOCHS * PARTS * (clock() - begin)
 
 
 def start(

@@ -1,6 +1,7 @@
 """A model and a run for the minutes that there are, from this machine's measured speed."""
 
 import dataclasses
+import functools
 import statistics
 import tempfile
 import time
@@ -25,6 +26,7 @@ from yatsude.train.settings import LoopSettings, TrainSettings
 
 __all__ = ["Choice", "choose", "tokens_per_second", "tune_steps"]
 
+Clock = Callable[[], float]
 Measure = Callable[[ModelSettings, TrainSettings, Shards], float]
 
 TUNE_SHARE = 0.2
@@ -57,12 +59,14 @@ def choose(
     *,
     fixed: frozenset[str],
     measure: Measure | None = None,
+    clock: Clock = time.perf_counter,
 ) -> Choice:
     """Choose preset, steps and batch for `minutes` of training and tuning together, of which tuning has its share.
 
-    `fixed` names the keys that were set by hand (`preset`, `steps`, `sequences_per_step`): those stay.
+    `fixed` names the keys that were set by hand (`preset`, `steps`, `sequences_per_step`): those stay. The minutes are
+    those of `clock`.
     """
-    measure = measure or tokens_per_second
+    measure = measure or functools.partial(tokens_per_second, clock=clock)
     shards = Shards(tokens / "train")
     seconds = 60 * minutes * (1 - TUNE_SHARE) * MARGIN
     reasons: list[str] = []
@@ -72,7 +76,7 @@ def choose(
         speed = measure(model, train, shards)
         reasons.append(f"model {model.preset}, as set by hand: {speed:,.0f} tokens/s")
     if "steps" not in fixed:
-        left = max(seconds - _start_seconds(model, train, shards, reasons), seconds / 4)
+        left = max(seconds - _start_seconds(model, train, shards, clock, reasons), seconds / 4)
         sequences = train.sequences_per_step
         if "sequences_per_step" not in fixed:
             sequences = _sequences(train, speed * left)
@@ -106,7 +110,7 @@ def tune_steps(
 
 
 def tokens_per_second(
-    model: ModelSettings, train: TrainSettings, shards: Shards, clock: Callable[[], float] = time.perf_counter
+    model: ModelSettings, train: TrainSettings, shards: Shards, clock: Clock = time.perf_counter
 ) -> float:
     """Train for a few seconds and throw the result away; tokens a second of the median step, by `clock`."""
     fresh = Transformer(resolve(model, shards.vocab_size))
@@ -167,13 +171,15 @@ def _preset(
     return best
 
 
-def _start_seconds(model: ModelSettings, train: TrainSettings, shards: Shards, reasons: list[str]) -> float:
+def _start_seconds(
+    model: ModelSettings, train: TrainSettings, shards: Shards, clock: Clock, reasons: list[str]
+) -> float:
     config = resolve(model, shards.vocab_size)
     if not has_bigram_start(config, train):
         return 0.0
     shape = config.vocab_size, config.hidden_size
     with train_workers(train.workers, train.sequences_per_step) as workers:
-        spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers)
+        spent = bigram.seconds(shape, precision.choose(train.precision)[0], workers, clock)
     reasons.append(f"{spent:.0f} s of the time for the bigram start")
     return spent
 
