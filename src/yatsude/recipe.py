@@ -67,7 +67,8 @@ def resolve(tables: Tables, sections: Mapping[str, type[Any]], name: str, kind: 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (name, *first["loc"]))
-        raise RecipeError(f"{where} = {first['input']!r}: {first['msg']}") from None
+        hint = ", such as ['one', 'two']" if first["type"] == "tuple_type" else ""
+        raise RecipeError(f"{where} = {first['input']!r}: {first['msg']}{hint}") from None
 
 
 def write(path: Path, sections: Mapping[str, Any], comment: str = "") -> str:

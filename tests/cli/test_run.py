@@ -1,10 +1,12 @@
 """What `yatsude run` keeps, and what it does again."""
 
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
-from yatsude import manifest
+from yatsude import manifest, recipe
 from yatsude.cli import options, run
 from yatsude.errors import DataError
 from yatsude.train import choose as choosing
@@ -50,6 +52,32 @@ def test_a_run_that_is_begun_keeps_its_choice_until_restarted(fails, copy):
     line = fails("run", "--run", copy, "--minutes", "77", "--no-serve")
     assert "another --run, or --restart to begin anew" in line
     assert (copy / "choice.toml").read_text(encoding="utf-8") == "# for 10 minutes, as chosen then\n"
+
+
+@pytest.mark.parametrize("changed", ["tokenizer.vocab_size=500", "data.seed=3", "train.seed=3"])
+def test_other_settings_are_refused_before_the_text_is_replaced(fails, copy, changed):
+    settings = options.Settings(None, None)
+    (copy / "choice.toml").write_text(f"{run._origin(settings, 10)}, tokens 0\n", encoding="utf-8")
+    for name in ("data", "tokenizer"):
+        recipe.write(copy / name / "recipe.toml", {name: settings.of(name)})
+    run._same(settings, copy, 10)
+    before = content(copy)
+    assert "another --run, or --restart" in fails("run", "--run", copy, "--no-serve", "--set", changed)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_minutes_that_are_no_time_are_refused(fails, tmp_path, minutes):
+    line = fails("run", "--run", tmp_path / "new", f"--minutes={minutes}")
+    assert f"--minutes {minutes}: expected more than 0" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_next_command_has_the_same_recipe_and_settings(tmp_path):
+    said = options.following("tokenizer", tmp_path / "a run", Path("my.toml"), ["data.sources=['file:x']"])
+    words = shlex.split(said.removeprefix("next: "))
+    assert words[:2] == ["yatsude", "tokenizer"]
+    assert words[2:] == ["--run", f"{tmp_path / 'a run'}", "--recipe", "my.toml", "--set", "data.sources=['file:x']"]
 
 
 def test_a_model_tuned_from_an_earlier_base_is_neither_measured_nor_exported(fails, yatsude, copy):

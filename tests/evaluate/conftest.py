@@ -44,14 +44,14 @@ def write_data(folder, held_out, validation=None):
     manifest.write(folder, "data", licences=[licence])
 
 
-def write_model(folder, tokens, stage="train", seed=0):
+def write_model(folder, tokens, stage="train", seed=0, **figures):
     vocabulary = json.loads((tokens / "held_out" / "shards.json").read_text())["vocab_size"]
     config = preset("pico", vocab_size=vocabulary, num_hidden_layers=3)
     model = Transformer(config)
     initialise(model, seed)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
-    finish(model, folder, stage, [tokens], {}, "")
+    finish(model, folder, stage, [tokens], figures, "")
     return model
 
 

@@ -13,7 +13,7 @@ from yatsude.text.ngram import fit_orders
 from yatsude.tokenizer.build import build as build_tokenizer
 from yatsude.tokenizer.settings import TokenizerSettings
 
-from .conftest import rows, write_data, write_log
+from .conftest import rows, write_data, write_log, write_model
 
 SETTINGS = EvaluateSettings(
     orders=(2, 3), window=64, router_tokens=256, samples=2, sample_tokens=8, chat_prompts=6, answer_tokens=8
@@ -37,6 +37,17 @@ def test_a_whole_evaluation(home, tmp_path):
         assert word in html
     assert html.count("<svg") == 7  # bars, scores, two losses, three heat maps
     assert not re.search(r'<script|src="http|href="http|@import|url\(http', html)
+
+
+def test_the_log_of_another_attempt_stays_out_of_the_report(home, tmp_path, capsys):
+    model = tmp_path / "train" / "model"
+    write_model(model, home / "tokenizer", tokens_seen=30 * 64)
+    log = write_log(tmp_path / "train", [5.0] * 30, [20.0, 8.0, 0.1])
+    places = (SETTINGS, model, home / "data", home / "tokenizer", tmp_path / "out")
+    assert build(*places, train_log=log).crossings
+    write_log(tmp_path / "train", [5.0] * 20, [20.0, 8.0])
+    assert not build(*places, train_log=log).crossings
+    assert f"{log} is of another attempt than {model}" in capsys.readouterr().err
 
 
 def test_figures_and_manifest(home, tmp_path):

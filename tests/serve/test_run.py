@@ -32,16 +32,23 @@ def folder(tmp_path, engine):
 
 
 def test_a_folder_is_served_until_ctrl_c(folder):
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, folder], stdout=subprocess.PIPE, text=True) as server:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, folder], text=True, **pipes) as server:
         url = server.stdout.readline().strip()
         with httpx.Client(base_url=url, trust_env=False) as web:
             assert web.get("/health").json()["model"] == "my-model"
             with web.stream("POST", "/v1/completions", json={"prompt": "猫", "stream": True}) as answer:
-                next(answer.iter_lines())
+                lines = answer.iter_lines()
+                next(lines)
                 server.send_signal(signal.SIGINT)
                 start = time.monotonic()
+                last = [line for line in lines if line][-1]
                 assert server.wait(timeout=20) == 0
-        assert time.monotonic() - start < 10
+        said = server.stderr.read()
+    assert "shutting down" in last or last == "data: [DONE]"
+    assert "Traceback" not in said
+    assert "Error" not in said
+    assert time.monotonic() - start < 10
 
 
 def test_a_taken_port_is_told_before_the_model_is_read(tmp_path):

@@ -21,4 +21,4 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
         f"{summary.train_characters:,} characters to train on, {summary.validation_characters:,} for validation,"
         f" {summary.held_out_characters:,} held out"
     )
-    say(f"next: yatsude tokenizer --run {run}")
+    say(options.following("tokenizer", run, recipe, sets))

@@ -13,7 +13,7 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
     """Measure the run's models on held-out text and prompts, beside n-grams, and write report.html."""
     measure(options.Settings(recipe, sets), run)
     say(f"the report is {run / 'evaluate' / 'report.html'}")
-    say(f"next: yatsude export --run {run}")
+    say(options.following("export", run, recipe, sets))
 
 
 def measure(settings: options.Settings, run: Path) -> None:

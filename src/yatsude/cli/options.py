@@ -1,5 +1,6 @@
 """What every verb takes: a recipe, single settings, and the folder of the run."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.settings import TrainSettings
 from yatsude.tune.settings import TuneSettings
 
-__all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings"]
+__all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings", "following"]
 
 SECTIONS: dict[str, type[Any]] = {
     "data": DataSettings,
@@ -41,6 +42,12 @@ Restart = Annotated[bool, typer.Option("--restart", help="Forget an earlier atte
 Model = Annotated[
     Path | None, typer.Argument(metavar="[MODEL]", help="Folder of a model; by default the run's exported one.")
 ]
+
+
+def following(verb: str, run: Path, recipe: Path | None, sets: list[str] | None) -> str:
+    """The next command, with the same recipe and the same single settings."""
+    words = ["yatsude", verb, "--run", str(run), *(["--recipe", str(recipe)] if recipe else [])]
+    return "next: " + shlex.join([*words, *(word for one in sets or () for word in ("--set", one))])
 
 
 class Settings:

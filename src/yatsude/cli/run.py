@@ -1,6 +1,7 @@
 """`yatsude run`: the whole path, from nothing to a chat page."""
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -30,10 +31,12 @@ def command(
     serve: Annotated[bool, typer.Option(help="End by serving the chat page.")] = True,
 ) -> None:
     """Fetch text, learn a tokenizer, train, tune, measure, export and serve; what is done already is skipped."""
-    if minutes <= 0:
+    if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes {minutes:g}: expected more than 0; 10 is the default")
     settings = options.Settings(recipe_file, sets)
     start = time.monotonic()
+    if _begun(run) and not restart:
+        _same(settings, run, minutes)
     _text(settings, run)
     model, train, tune = _chosen(settings, run, minutes, restart)
     _learn(model, train, tune, run, restart)
@@ -72,17 +75,13 @@ def _chosen(
 ) -> tuple[ModelSettings, TrainSettings, TuneSettings]:
     """Measure and choose once: a run that is resumed keeps what it chose, or it would be another run."""
     path = run / CHOICE
-    key = recipe.digest({name: settings.of(name) for name in ("model", "train")})
-    origin = f"# for {minutes:g} minutes, settings {key[:16]}, tokens {_stamp(run / 'tokenizer')}\n"
+    origin = f"{_origin(settings, minutes)}, tokens {_stamp(run / 'tokenizer')}\n"
     if path.is_file() and path.read_text(encoding="utf-8").startswith(origin):
         kept = options.Settings(path, None)
         say(f"model and run as chosen before, in {path}")
         return kept.of("model"), kept.of("train"), _tuning(settings, kept.of("tune"))
     if _begun(run) and not restart:
-        raise RecipeError(
-            f"{run} holds a training for other --minutes, with other settings or of other text; give another --run, or"
-            " --restart to begin anew"
-        )
+        raise _another(run)
     from yatsude.train.choose import choose, tune_steps  # noqa: PLC0415
 
     _title("measuring this machine")
@@ -102,6 +101,29 @@ def _chosen(
         tune = dataclasses.replace(tune, steps=steps)
     recipe.write(path, {"model": choice.model, "train": choice.train, "tune": tune}, comment=origin)
     return choice.model, choice.train, tune
+
+
+def _same(settings: options.Settings, run: Path, minutes: float) -> None:
+    """Refuse to go on with another run's settings, before the text that it was made of is replaced."""
+    path = run / CHOICE
+    same = path.is_file() and path.read_text(encoding="utf-8").startswith(_origin(settings, minutes))
+    for name in ("data", "tokenizer"):
+        page = run / name / "recipe.toml"
+        same = same and (not page.is_file() or options.Settings(page, None).of(name) == settings.of(name))
+    if not same:
+        raise _another(run)
+
+
+def _origin(settings: options.Settings, minutes: float) -> str:
+    key = recipe.digest({name: settings.of(name) for name in ("model", "train")})
+    return f"# for {minutes:g} minutes, settings {key[:16]}"
+
+
+def _another(run: Path) -> RecipeError:
+    return RecipeError(
+        f"{run} holds a training for other --minutes, with other settings or of other text; give another --run, or"
+        " --restart to begin anew"
+    )
 
 
 def _begun(run: Path) -> bool:

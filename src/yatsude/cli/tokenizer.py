@@ -18,4 +18,4 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
         f"{summary.train_tokens:,} tokens to train on, {summary.validation_tokens:,} for validation,"
         f" {summary.held_out_tokens:,} held out"
     )
-    say(f"next: yatsude train --run {run}")
+    say(options.following("train", run, recipe, sets))

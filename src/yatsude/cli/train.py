@@ -20,4 +20,4 @@ def command(
 
     summary = build(settings.of("model"), settings.of("train"), run / "tokenizer", run / "train", restart)
     say(f"{summary.score()}, after {summary.tokens:,} tokens")
-    say(f"next: yatsude tune --run {run}")
+    say(options.following("tune", run, recipe, sets))

@@ -20,4 +20,4 @@ def command(
 
     summary = build(settings.of("tune"), run / "train" / "model", run / "data", run / "tune", restart)
     say(f"answers: {summary.score()}")
-    say(f"next: yatsude evaluate --run {run}")
+    say(options.following("evaluate", run, recipe, sets))

@@ -37,10 +37,14 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Cancel what is under way and end the thread."""
+        self.close()
+        self._thread.join()
+
+    def close(self) -> None:
+        """End every answer with an error that its listener is told, and take no more."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
 
     @property
     def running(self) -> int:

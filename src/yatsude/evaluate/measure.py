@@ -41,9 +41,11 @@ class Inputs:
 
 def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
     """Measure the model, and on another core the n-grams of the same text."""
+    train_log = _own(inputs.train_log, inputs.model, "tokens_seen")
+    tune_log = _own(inputs.tune_log, inputs.chat_model, "tuning_tokens_seen")
     texts, names = (rows[: settings.documents] for rows in heldout.texts(inputs.data, inputs.tokens, "held_out"))
     validation, _ = heldout.texts(inputs.data, inputs.tokens, "validation")
-    validation = validation[: curve.evaluation_documents(inputs.train_log) if inputs.train_log else 0]
+    validation = validation[: curve.evaluation_documents(train_log) if train_log else 0]
     fitted = ngrams.background(
         functools.partial(ngrams.measure, inputs.data, settings.orders, texts, names, validation)
     )
@@ -56,8 +58,8 @@ def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
         theirs = fitted.result()
     return Results(
         quality=Quality(model=mine, ngrams=theirs, documents=len(texts)),
-        training=curve.read(inputs.train_log, theirs) if inputs.train_log else None,
-        tuning=curve.read(inputs.tune_log) if inputs.tune_log else None,
+        training=curve.read(train_log, theirs) if train_log else None,
+        tuning=curve.read(tune_log) if tune_log else None,
         experts=experts,
         samples=shown,
         chat=answers,
@@ -70,6 +72,17 @@ def measure(settings: EvaluateSettings, inputs: Inputs) -> Results:
         ),
         machine=machine.describe(),
     )
+
+
+def _own(log: Path | None, model: Path | None, count: str) -> Path | None:
+    """The log, if it is of the run that made `model`: its manifest says under `count` how many tokens that saw."""
+    if log is None or model is None:
+        return None
+    tokens = curve.read(log).tokens
+    if manifest.read(model).counts.get(count, tokens) == tokens:
+        return log
+    say(f"{log} is of another attempt than {model}: the report goes without it")
+    return None
 
 
 def _model(

@@ -32,7 +32,7 @@ def run(
         if settings.host not in LOOPBACK:
             say(f"listening on {settings.host}: who reaches this machine can use the model; there is no password")
         with Worker(load(model_folder, engine)) as worker, contextlib.suppress(KeyboardInterrupt):
-            Server(application(worker, name, settings), listener, ready or _announce).run()
+            Server(application(worker, name, settings), listener, ready or _announce, worker.close).run()
 
 
 def bind(settings: ServeSettings) -> socket.socket:
@@ -59,9 +59,11 @@ def _why(error: OSError, settings: ServeSettings) -> str:
 
 
 class Server(uvicorn.Server):
-    """A web server on a socket that is already bound."""
+    """A web server on a socket that is already bound; `ending` is called before it waits for open requests to end."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, ready: Ready) -> None:
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, ready: Ready, ending: Callable[[], None] = lambda: None
+    ) -> None:
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -71,7 +73,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=2,
         )
         super().__init__(config)
-        self._listener, self._ready = listener, ready
+        self._listener, self._ready, self._ending = listener, ready, ending
         host, port = listener.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         self.url = f"http://{shown}:{port}"
@@ -79,6 +81,11 @@ class Server(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
         super().run(sockets or [self._listener])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the answers under way end, then the requests that wait for them."""
+        self._ending()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, and say so."""

@@ -8,6 +8,7 @@ on these counts. The layers start silent: what they write to the residual stream
 Shapes: V vocabulary, D hidden width, P counted pairs, C contexts of one step.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ def fit(
     rates = (RATE * min(1.0, WIDTH / shape[1]), EMBEDDING_RATE)
     total = float(pairs.counts_P.sum())
     steps = EPOCHS * PARTS
+    recent: collections.deque[float] = collections.deque(maxlen=PARTS)  # a pass: parts differ
     with bar("bigram start", steps, "steps") as progress:
         for step in range(steps):
             if step % PARTS == 0:
@@ -96,7 +98,8 @@ def fit(
             part = parts[step % PARTS]
             nats = _gradients(pairs, part, embedding, head, eps=eps, dtype=dtype, scale=PARTS / total, workers=workers)
             optimizer.step()
-            progress.advance(1, f"{nats:.3f} nats a token")
+            recent.append(nats)
+            progress.advance(1, f"{sum(recent) / len(recent):.3f} nats a token")
     with torch.no_grad():
         embedding /= embedding.square().mean(-1, keepdim=True).sqrt()
     return embedding.detach(), head.detach()

@@ -70,7 +70,7 @@ class Loop:
         monitor = Monitor(self.folder / "log.jsonl", self.step)
         steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
         try:
-            with bar("training", steps * tokens, "tokens") as progress, asked_to_stop() as stop:
+            with bar(self.settings.title, steps * tokens, "tokens") as progress, asked_to_stop() as stop:
                 progress.skip(self.step * tokens)
                 while self.step < steps:
                     figures, loads = self.advance()
@@ -176,6 +176,7 @@ class Loop:
         if page["identity"] != self.identity:
             raise CheckpointError(
                 f"{self.folder} holds a run with other settings or other text; give another --run, or --restart"
+                f" (of 'yatsude {self.settings.table}', for this stage alone)"
             )
         self.weights.master.copy_(tensors["master"])
         self.weights.publish(self.weights.slices)

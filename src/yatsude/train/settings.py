@@ -30,6 +30,7 @@ class LoopSettings:
     """What pre-training and fine-tuning share; nothing of the machine but its precision and workers."""
 
     table: ClassVar[str] = "train"
+    title: ClassVar[str] = "training"
     """Of a recipe: messages name it."""
     steps: int = 1000
     sequence_length: int = 256

@@ -24,6 +24,7 @@ class TuneSettings(LoopSettings):
     """Supervised fine-tuning on conversations."""
 
     table: ClassVar[str] = "tune"
+    title: ClassVar[str] = "tuning"
     sources: tuple[str, ...] = ("pairs",)
     """`pairs`: tasks made from the data folder's texts and translations; `file:PATH`: JSON lines with `messages`."""
     conversations: int = 60_000

@@ -95,6 +95,9 @@ def test_other_encodings_are_named_with_their_place(tmp_path):
         ("a.parquet", b"PAR1", r"not a readable Parquet file"),
         ("a.txt.gz", b"no gzip", r"cannot be decompressed"),
         ("a.txt.zst", b"no zstd", r"cannot be decompressed"),
+        ("a.txt.zst", zstandard.compress(b"x" * 99)[:-3], r"cannot be decompressed \(it ends in the middle of a frame"),
+        ("a.jsonl", b"[" * 100_000, r"line 1 is not JSON"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", r"line 1 is not JSON"),
         ("a.pdf", b"", r"is not read: expected a name ending in \.txt"),
     ],
 )

@@ -122,8 +122,8 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} line {number} is not JSON ({error.msg}); expected one object a line") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} line {number} is not JSON ({error}); expected one object a line") from None
         if not isinstance(row, Mapping) or "text" not in row:
             have = f"the fields {', '.join(row)}" if isinstance(row, Mapping) else "no object"
             raise DataError(f"{path} line {number} has {have}; expected an object with a field 'text'")
@@ -148,10 +148,7 @@ def _content(path: Path) -> bytes:
         if name.endswith(".gz"):
             return gzip.decompress(path.read_bytes())
         if name.endswith(".zst"):
-            import zstandard  # noqa: PLC0415
-
-            with path.open("rb") as stream:
-                return bytes(zstandard.ZstdDecompressor().stream_reader(stream).read())
+            return _unzstd(path.read_bytes())
         return path.read_bytes()
     except PermissionError:
         raise DataError(f"{path} may not be read; give yourself the right to (chmod u+r)") from None
@@ -159,6 +156,20 @@ def _content(path: Path) -> bytes:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"{path} is damaged, it cannot be decompressed ({error}); fetch or write it again") from None
+
+
+def _unzstd(content: bytes) -> bytes:
+    """All frames, one after the other; zstandard's own reader takes a frame without its end for whole."""
+    import zstandard  # noqa: PLC0415
+
+    parts = []
+    while content:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(content))
+        if not frame.eof:
+            raise EOFError("it ends in the middle of a frame")
+        content = frame.unused_data
+    return b"".join(parts)
 
 
 def _decoded(content: bytes, path: Path) -> str:
