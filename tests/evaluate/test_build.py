@@ -39,7 +39,7 @@ def test_a_whole_evaluation(home, tmp_path):
     assert not re.search(r'<script|src="http|href="http|@import|url\(http', html)
 
 
-def test_the_log_of_another_attempt_stays_out_of_the_report(home, tmp_path, capsys):
+def test_a_cut_log_or_that_of_another_attempt_stays_out_of_the_report(home, tmp_path, capsys):
     model = tmp_path / "train" / "model"
     write_model(model, home / "tokenizer", tokens_seen=30 * 64)
     log = write_log(tmp_path / "train", [5.0] * 30, [20.0, 8.0, 0.1])
@@ -47,7 +47,7 @@ def test_the_log_of_another_attempt_stays_out_of_the_report(home, tmp_path, caps
     assert build(*places, train_log=log).crossings
     write_log(tmp_path / "train", [5.0] * 20, [20.0, 8.0])
     assert not build(*places, train_log=log).crossings
-    assert f"{log} is of another attempt than {model}" in capsys.readouterr().err
+    assert f"{log} is not the whole log of the run that made {model}" in capsys.readouterr().err
 
 
 def test_figures_and_manifest(home, tmp_path):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from yatsude import manifest
 from yatsude.errors import DataError
 from yatsude.evaluate.results import Crossing, Curve, NgramBits
 from yatsude.report.pictures import crossing
@@ -21,8 +20,6 @@ POINTS = 80
 
 def read(log: Path, ngrams: Sequence[NgramBits] = ()) -> Curve:
     """Read the log of a run; with n-grams, find the minute at which it crossed each."""
-    if (log.parent / manifest.NAME).is_file():
-        manifest.check(log.parent, manifest.read(log.parent), log.name)
     lines = _lines(log)
     steps = [line for line in lines if "loss" in line and "load" in line]
     scores = [line for line in lines if "bits_per_character" in line]

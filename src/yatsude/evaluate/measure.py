@@ -81,7 +81,7 @@ def _own(log: Path | None, model: Path | None, count: str) -> Path | None:
     tokens = curve.read(log).tokens
     if manifest.read(model).counts.get(count, tokens) == tokens:
         return log
-    say(f"{log} is of another attempt than {model}: the report goes without it")
+    say(f"{log} is not the whole log of the run that made {model}: the report goes without it")
     return None
 
 

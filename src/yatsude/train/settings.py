@@ -30,8 +30,9 @@ class LoopSettings:
     """What pre-training and fine-tuning share; nothing of the machine but its precision and workers."""
 
     table: ClassVar[str] = "train"
-    title: ClassVar[str] = "training"
     """Of a recipe: messages name it."""
+    title: ClassVar[str] = "training"
+    """What the progress bar calls it."""
     steps: int = 1000
     sequence_length: int = 256
     sequences_per_step: int = 8
