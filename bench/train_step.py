@@ -47,6 +47,10 @@ E8 = ModelConfig(
     qk_nope_head_dim=32,
     qk_rope_head_dim=32,
     v_head_dim=64,
+    n_routed_experts=8,
+    num_experts_per_tok=2,
+    n_shared_experts=1,
+    first_k_dense_replace=1,
 )
 ROWS, LENGTH = 8, 256
 RATE, BETAS, EPSILON, CLIP = 1e-3, (0.9, 0.95), 1e-8, 1.0

@@ -8,14 +8,16 @@ from yatsude.manifest import Licence
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.chat import SPECIAL_TOKENS
+from yatsude.spec.layout import in_layout
 from yatsude.spec.presets import preset
 
 SOURCE = Licence(source="mine", licence="CC-BY-4.0", attribution="Somebody", url="https://example.org/mine")
 
 
-def make_model(dtype=torch.float32, **changes):
+def make_model(dtype=torch.float32, model_type="deepseek_v3", **changes):
     """A small model in which every tensor differs from every other."""
-    model = Transformer(preset("pico", **{"vocab_size": 300, "num_hidden_layers": 3, **changes}))
+    base = preset("pico", vocab_size=300, num_hidden_layers=3)
+    model = Transformer(in_layout(base, model_type, **changes))
     initialise(model, 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -25,7 +27,8 @@ def make_model(dtype=torch.float32, **changes):
         model.lm_head.weight.normal_(std=0.1, generator=generator)
         model.to(dtype)
         for router in model.routers:
-            router.e_score_correction_bias = torch.randn(8, generator=generator) / 10
+            if router.e_score_correction_bias is not None:
+                router.e_score_correction_bias = torch.randn(8, generator=generator) / 10
     return model
 
 

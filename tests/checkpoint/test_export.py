@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from yatsude import manifest
-from yatsude.checkpoint import hf, verify
-from yatsude.checkpoint.export import export
+from yatsude.checkpoint import hf, verify, write
+from yatsude.checkpoint.export import Origin, export
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.settings import ExportSettings
 from yatsude.errors import CheckpointError, RecipeError, YatsudeError
 from yatsude.manifest import Licence
@@ -15,11 +16,15 @@ from yatsude.tokenizer.tokenizer import Tokenizer
 MESSAGES = [{"role": "user", "content": "こんにちは"}]
 
 
-def exported(model, tokenizer, tmp_path, **kwargs):
-    folder = tmp_path / "exported"
-    figures = {"bits_per_character": 3.25}
-    kwargs = {"settings": ExportSettings(name="Test 1"), "inputs": [tokenizer], "figures": figures, **kwargs}
-    return folder, export(model, tokenizer, folder, kwargs.pop("settings"), **kwargs)
+def exported(model, tokenizer, tmp_path, settings=None, **kwargs):
+    """The folder, and what was compared; the model lies in a folder as training leaves it."""
+    folder, source = tmp_path / "exported", tmp_path / "model"
+    source.mkdir(exist_ok=True)
+    hf.write(model, source, torch.float32, 10**9)
+    manifest.write(source, "train", inputs=[tokenizer])
+    origin = {"inputs": (tokenizer,), "figures": {"bits_per_character": 3.25}, **kwargs}
+    settings = settings or ExportSettings(name="Test 1")
+    return folder, export(Folder(source), folder, settings, Origin(models=(source,), tokenizer=tokenizer, **origin))
 
 
 def test_the_folder_holds_what_other_programs_need(model, tokenizer, tmp_path):
@@ -100,7 +105,7 @@ def test_a_source_without_licence_or_credit_stops_the_export(model, tokenizer, t
 
 def test_a_model_with_no_recorded_source_is_not_exported(model, tokenizer, tmp_path):
     with pytest.raises(CheckpointError, match="no source"):
-        exported(model, tokenizer, tmp_path, inputs=[])
+        exported(model, tokenizer, tmp_path, inputs=())
 
 
 def test_public_domain_needs_no_credit(model, tokenizer, tmp_path):
@@ -111,15 +116,15 @@ def test_public_domain_needs_no_credit(model, tokenizer, tmp_path):
 def test_a_failed_comparison_leaves_the_old_folder(model, tokenizer, tmp_path, monkeypatch):
     folder, _ = exported(model, tokenizer, tmp_path)
     before = (folder / "manifest.json").read_bytes()
-    write = hf.write
 
-    def damage(source, *args):
-        kept = source.norm.weight.detach().clone()
-        source.norm.weight.data[3] += 1
-        write(source, *args)
-        source.norm.weight.data.copy_(kept)
+    def damaged(source, *args):
+        keep = source.read
+        source.read = lambda name, rows=None: keep(name, rows) + (1 if name == "model.norm.weight" else 0)
+        written(source, *args)
+        source.read = keep
 
-    monkeypatch.setattr(hf, "write", damage)
+    written = write.write
+    monkeypatch.setattr(write, "write", damaged)
     with pytest.raises(CheckpointError, match=r"is not the model it was written from: weights differ by 1"):
         exported(model, tokenizer, tmp_path)
     assert (folder / "manifest.json").read_bytes() == before
@@ -128,7 +133,7 @@ def test_a_failed_comparison_leaves_the_old_folder(model, tokenizer, tmp_path, m
 
 def test_a_model_with_broken_weights_is_not_exported(model, tokenizer, tmp_path):
     model.norm.weight.data[0] = torch.nan
-    with pytest.raises(CheckpointError, match="nan"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds numbers that are not finite"):
         exported(model, tokenizer, tmp_path)
 
 
@@ -138,8 +143,9 @@ def test_a_tokenizer_that_does_not_fit_is_named(build, tokenizer, tmp_path):
     (tokenizer / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):
         exported(build(), tokenizer, tmp_path)
+    (tokenizer / "tokenizer.json").unlink()
     with pytest.raises(YatsudeError, match=r"no tokenizer\.json"):
-        export(build(), tmp_path / "none", tmp_path / "out", ExportSettings(), inputs=[tokenizer])
+        exported(build(), tokenizer, tmp_path)
 
 
 def test_greedy_and_foreign_tokenizers(build, tokenizer, tmp_path):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from yatsude.checkpoint import hf
 from yatsude.errors import CheckpointError
-from yatsude.spec.config import to_hf
+from yatsude.spec.hf import to_hf
 from yatsude.spec.presets import preset
 
 VARIANTS = {"plain": {}, "low-rank queries": {"q_lora_rank": 12}, "tied": {"tie_word_embeddings": True}}

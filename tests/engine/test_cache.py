@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from yatsude.engine.cache import STEP, LatentMemory
+from yatsude.engine.cache import STEP, Memory
 from yatsude.engine.runner import Runner
 
 
 def memory(config, rows=4, tokens=1000):
-    return LatentMemory(config, rows=rows, tokens=tokens, dtype=torch.float64, device=torch.device("cpu"))
+    return Memory(config, rows=rows, tokens=tokens, dtype=torch.float64, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
@@ -38,12 +38,12 @@ def test_rows_of_unequal_length_do_not_see_each_other(make_model):
 def test_growth_keeps_what_is_held(config):
     cache = memory(config)
     cache.reserve(1, 10)
-    cache.latent_LBSC[:, 0, :10] = 3.0
+    cache.first_LBSX[:, 0, :10] = 3.0
     cache.reserve(3, STEP + 1)
-    assert cache.latent_LBSC.shape[1:3] == (3, 2 * STEP)
-    assert (cache.latent_LBSC[:, 0, :10] == 3.0).all()
+    assert cache.first_LBSX.shape[1:3] == (3, 2 * STEP)
+    assert (cache.first_LBSX[:, 0, :10] == 3.0).all()
     cache.reserve(4, 1000)
-    assert cache.latent_LBSC.shape[1:3] == (4, 1000)
+    assert cache.first_LBSX.shape[1:3] == (4, 1000)
     held = cache.bytes
     cache.reserve(2, 5)
     assert cache.bytes == held
@@ -52,7 +52,7 @@ def test_growth_keeps_what_is_held(config):
 def test_a_row_moves_with_its_length(config):
     cache = memory(config)
     cache.reserve(2, 8)
-    cache.latent_LBSC[:, 1, :5], cache.lengths[1] = 2.0, 5
+    cache.first_LBSX[:, 1, :5], cache.lengths[1] = 2.0, 5
     cache.move(1, 0)
     assert cache.lengths[:2] == [5, 0]
-    assert (cache.latent_LBSC[:, 0, :5] == 2.0).all()
+    assert (cache.first_LBSX[:, 0, :5] == 2.0).all()

@@ -20,7 +20,7 @@ def folder(tmp_path, make_model, tokenizer):
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_an_exported_folder_answers_in_the_precision_set(folder, precision, dtype):
     engine = load(folder, EngineSettings(precision=precision, device="cpu"))
-    assert engine.runner.memory.latent_LBSC.dtype == engine.runner.model.lm_head.weight.dtype == dtype
+    assert engine.runner.memory.first_LBSX.dtype == engine.runner.model.lm_head.weight.dtype == dtype
     prompt = engine.tokenizer.encode_chat([{"role": "user", "content": "猫"}])
     answer = engine.generate([prompt], SamplingSettings(temperature=0, max_tokens=5, ignore_end=True))[0]
     assert len(answer.tokens) == 5

@@ -3,7 +3,9 @@ import torch
 
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
-from yatsude.spec.config import ModelConfig, to_hf
+from yatsude.spec.config import ModelConfig
+from yatsude.spec.hf import to_hf
+from yatsude.spec.layout import in_layout
 
 SMALL = {
     "vocab_size": 256,
@@ -16,11 +18,15 @@ SMALL = {
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
     "v_head_dim": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
 }
 
 
-def make_config(**changes):
-    return ModelConfig(**{**SMALL, **changes})
+def make_config(model_type="deepseek_v3", **changes):
+    return in_layout(ModelConfig(**SMALL), model_type, **changes)
 
 
 def make_model(seed=0, **changes):
@@ -31,22 +37,25 @@ def make_model(seed=0, **changes):
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.1, generator=generator)
         for name, weight in model.named_parameters():
-            if weight.ndim == 1:
+            if name.endswith(".bias"):
+                weight.normal_(std=0.3, generator=generator)
+            elif weight.ndim == 1:
                 weight.normal_(1.0, 0.1, generator=generator)
             elif name.endswith("mlp.gate.weight"):
                 weight.mul_(3)
         for router in model.routers:
-            router.e_score_correction_bias.normal_(std=0.1, generator=generator)
+            if router.e_score_correction_bias is not None:
+                router.e_score_correction_bias.normal_(std=0.1, generator=generator)
     return model
 
 
 def make_peer(model):
     """The same weights in transformers' model."""
     transformers = pytest.importorskip("transformers")
-    page = {key: value for key, value in to_hf(model.config).items() if key != "torch_dtype"}
-    config = transformers.DeepseekV3Config(**page)
+    page = {key: value for key, value in to_hf(model.config).items() if key not in ("torch_dtype", "architectures")}
+    config = transformers.AutoConfig.for_model(**page)
     config._experts_implementation = "eager"
-    peer = transformers.DeepseekV3ForCausalLM(config).eval()
+    peer = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     missing, unknown = peer.load_state_dict(peer_weights(model), strict=False)
     assert not unknown
     assert set(missing) <= ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
@@ -57,6 +66,8 @@ def peer_weights(model, of=lambda tensor: tensor):
     """Our tensors under the names of transformers' modules."""
     out = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if name.startswith("mtp."):
+            continue
         theirs = name if name.startswith("lm_head") else f"model.{name}"
         if theirs == "lm_head.weight" and model.config.tie_word_embeddings:
             continue

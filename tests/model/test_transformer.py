@@ -13,16 +13,18 @@ def test_every_preset_has_as_many_parameters_as_counted(name):
     with torch.device("meta"):
         model = Transformer(PRESETS[name])
     counts = count(PRESETS[name])
-    assert sum(weight.numel() for weight in model.parameters()) == counts.total
+    assert sum(weight.numel() for weight in model.parameters()) == counts.total + counts.mtp
     assert sum(router.e_score_correction_bias.numel() for router in model.routers) == counts.biases
-    parts = dict.fromkeys(counts.parts, 0)
+    parts = dict.fromkeys([*counts.parts, "mtp"], 0)
     for path, weight in model.named_parameters():
         parts[part_of(path)] += weight.numel()
-    assert parts == counts.parts
+    assert parts == counts.parts | {"mtp": counts.mtp}
 
 
 def part_of(name):
     """Which part a parameter belongs to, told from its name."""
+    if name.startswith("mtp."):
+        return "mtp"
     if "norm" in name:
         return "norms"
     marks = {"self_attn": "attention", ".experts.": "routed_experts", "shared_experts": "shared_experts"}

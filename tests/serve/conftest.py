@@ -39,6 +39,10 @@ def engine(tokenizer):
         qk_nope_head_dim=8,
         qk_rope_head_dim=8,
         v_head_dim=8,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
         max_position_embeddings=CONTEXT,
     )
     model = Transformer(config)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yatsude.errors import CheckpointError, RecipeError
-from yatsude.spec.config import from_hf, read, to_hf
+from yatsude.spec.hf import from_hf, read, to_hf
 from yatsude.spec.presets import PRESETS, preset
 
 
@@ -32,9 +32,12 @@ def test_the_page_of_transformers_is_read():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "llama"}, "'llama'"),
+        ({"model_type": "gpt2"}, "'gpt2'"),
+        ({"model_type": "llama"}, "is unknown for llama"),
         ({"scoring_func": "softmax"}, "scoring_func = 'softmax'"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "original_max_position_embeddings = 0"),
+        ({"attention_softcap": 30.0}, "attention_softcap = 30.0"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"n_group": 8}, "n_group = 8"),
     ],

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from yatsude.errors import CheckpointError, RecipeError
-from yatsude.spec.config import to_hf
+from yatsude.spec.hf import to_hf
 from yatsude.spec.info import RESIDENCE, find, render
 from yatsude.spec.presets import PRESETS, preset
 
@@ -20,7 +20,7 @@ def test_the_page_says_what_is_needed(name):
 def test_figures_of_the_large_preset():
     page = render(PRESETS["700b"], name="700b")
     assert "671,026,404,352" in page
-    assert "256 routed experts, 8 a token, 1 shared" in page
+    assert "256 routed experts, 8 a token, from 4 of 8 groups, 1 shared" in page
     assert "1.342 TB" in page
     assert "73.25 GB" in page
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from yatsude import __version__
 from yatsude.checkpoint.provenance import Stage
 from yatsude.checkpoint.settings import ExportSettings
 from yatsude.checkpoint.verify import Figures
@@ -22,11 +23,13 @@ def card(
     licences: Sequence[Licence],
     figures: Mapping[str, int | float | str],
     check: Figures,
+    done: str = "",
 ) -> str:
-    """Write the card; `figures` are measured results by name, such as bits per character."""
+    """Write the card; `figures` are measured results by name, such as bits per character, `done` says what was done."""
+    kind = "A mixture-of-experts language model" if config.moe_layers else "A language model"
     sections = (
-        _front(settings),
-        f"# {settings.name}\n\nA mixture-of-experts language model in the DeepSeek-V3 layout, trained with yatsude.",
+        _front(config, settings),
+        f"# {settings.name}\n\n{kind} in the layout {config.model_type}, made with yatsude {__version__}.\n\n{done}",
         "## In numbers\n\n```\n" + render(config, name=settings.name, dtype=settings.dtype).rstrip() + "\n```",
         _measured(figures),
         _use(config, settings),
@@ -38,11 +41,11 @@ def card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front(settings: ExportSettings) -> str:
+def _front(config: ModelConfig, settings: ExportSettings) -> str:
     """Front matter as Hugging Face reads it."""
     lines = ["---", f"license: {settings.licence}", "library_name: transformers", "pipeline_tag: text-generation"]
     lines += ["language:", *(f"- {language}" for language in settings.languages)]
-    lines += ["tags:", "- mixture-of-experts", "- deepseek_v3", "- yatsude"]
+    lines += ["tags:", *(["- mixture-of-experts"] if config.moe_layers else []), f"- {config.model_type}", "- yatsude"]
     return "\n".join([*lines, "---"])
 
 
@@ -85,7 +88,7 @@ yatsude serve PATH/TO/THIS/FOLDER
 def _kernels(config: ModelConfig) -> str:
     """A warning where a model's latent is not the one that vLLM's kernels were written for."""
     latent = (config.kv_lora_rank, config.qk_rope_head_dim)
-    if latent == KERNEL_LATENT:
+    if latent == KERNEL_LATENT or not config.kv_lora_rank:
         return ""
     return (
         f"\nMost of vLLM's kernels for latent attention take a latent of {KERNEL_LATENT[0]} and a rotary key of"
@@ -99,7 +102,8 @@ def _sources(licences: Iterable[Licence]) -> str:
         for entry in licences
     ]
     head = ["## Sources and licences", "", "| source | licence | credit | address |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows, "", "NOTICE repeats these credits; pass it on with the weights."])
+    where = "NOTICE repeats these credits, `bases` holds the licences of models; pass both on with the weights."
+    return "\n".join([*head, *rows, "", where])
 
 
 def _made(stages: Iterable[Stage]) -> str:
@@ -124,7 +128,8 @@ def _checked(check: Figures, settings: ExportSettings) -> str:
         f" difference {check.tensor_difference:.3g}; logits on fixed prompts differ by {check.logit_difference:.3g}"
         f" from those of the same weights in memory. Rounding to {settings.dtype} moved a logit by up to"
         f" {check.rounding_difference:.3g} (the largest is {check.largest_logit:.3g}), mostly where a token changed its"
-        f" expert; the likeliest token stayed the same at {100 * check.same_choice:.1f} % of the positions."
+        f" expert; the likeliest token stayed the same at {100 * check.same_choice:.1f} % of the positions.\n\n"
+        f"Checksum of all tensors, however they lie in files: `{check.tensors_sha256}` (`yatsude verify` prints it)."
     )
 
 

@@ -1,89 +1,124 @@
-"""A trained model as a folder that transformers, vLLM and SGLang open, checked before it counts as written."""
+"""A model as a folder that transformers, vLLM and SGLang open, checked before it counts as written.
 
+Whatever makes a model out of others (convert, upcycle, merge, new rows for new tokens) ends here: weights pass through
+piece by piece, are read again and compared, and the papers of all that they were made from go along.
+"""
+
+import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from yatsude import manifest
-from yatsude.checkpoint import hf
+from yatsude.checkpoint import bases, write
 from yatsude.checkpoint.card import card
 from yatsude.checkpoint.provenance import Stage, chain, licences, notice
 from yatsude.checkpoint.settings import ExportSettings
 from yatsude.checkpoint.verify import Figures, verify
+from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder
 from yatsude.manifest import Licence
-from yatsude.model.transformer import Transformer
 from yatsude.spec.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
 
-__all__ = ["export"]
+__all__ = ["Origin", "export"]
 
 TOKENIZER = "tokenizer.json"
-TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
+GENERATION = "generation_config.json"
+APACHE = Path(__file__).with_name("apache-2.0.txt")
+PRECISIONS = {"float8": torch.float8_e4m3fn}
 
 
-def export(
-    model: Transformer,
-    tokenizer: Path,
-    folder: Path,
-    settings: ExportSettings,
-    *,
-    inputs: Iterable[Path] = (),
-    figures: Mapping[str, int | float | str] | None = None,
-    recipe_sha256: str = "",
-) -> Figures:
-    """Write `folder` anew with weights, tokenizer, card, notice and manifest, and compare it with `model`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model comes from, and what was done to it."""
 
-    `tokenizer` is a folder with tokenizer.json; `inputs` are the output folders the model was made from, whose licences
-    go along; `figures` go into the card. A folder that stood there is replaced only when all of this succeeded.
+    models: tuple[Path, ...]
+    """Folders of the models that it was made from; the first one's tokenizer goes along."""
+    tokenizer: Path | None = None
+    """Folder of another tokenizer, where that has changed."""
+    stage: str = "export"
+    """The verb that makes it."""
+    inputs: tuple[Path, ...] = ()
+    """Output folders of stages, whose manifests and licences go along."""
+    figures: Mapping[str, int | float | str] = dataclasses.field(default_factory=dict)
+    """Measured results, for the card."""
+    done: str = ""
+    """What was done, for the card, in a sentence or two."""
+    licence: Path | None = None
+    """Text of the licence of models that have none with them."""
+    recipe_sha256: str = ""
+
+
+def export(source: Weights, folder: Path, settings: ExportSettings, origin: Origin) -> Figures:
+    """Write `folder` anew with weights, tokenizer, card, notice and manifest, and compare it with `source`.
+
+    A folder that stood there is replaced only when all of this succeeded.
     """
-    inputs = tuple(inputs)
-    stages = chain(inputs)
-    entries = licences(stages)
-    tokens = _special_tokens(tokenizer, model.config)
+    tokenizer = origin.tokenizer or origin.models[0]
+    tokens = _special_tokens(tokenizer, source.config)
+    stages = chain(origin.inputs)
     with new_folder(folder) as draft:
-        hf.write(model, draft, getattr(torch, settings.dtype), settings.shard_bytes)
+        carried = bases.carry(origin.models, draft, origin.licence)
+        entries = licences(stages, carried)
+        write.write(source, draft, _precision(settings), settings.shard_bytes)
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, draft / name)
         _chat_template(draft, tokens)
-        hf.write_json(draft / "generation_config.json", _generation(model.config, settings, tokens))
-        check = verify(draft, model)
-        _papers(draft, model.config, settings, stages, entries, figures or {}, check)
+        _generation(draft, source.config, settings, tokens, origin.models[0])
+        figures = verify(draft, source)
+        _papers(draft, source.config, settings, origin, stages, entries, figures)
         manifest.write(
             draft,
-            "export",
-            inputs=inputs,
+            origin.stage,
+            inputs=origin.inputs,
             licences=entries,
-            counts={**(figures or {}), **_counts(check)},
-            recipe_sha256=recipe_sha256,
+            counts={**origin.figures, **_counts(figures)},
+            recipe_sha256=origin.recipe_sha256,
         )
-    return check
+    return figures
+
+
+def _precision(settings: ExportSettings) -> Precision:
+    return Precision(PRECISIONS.get(settings.dtype) or getattr(torch, settings.dtype))
 
 
 def _papers(
     draft: Path,
     config: ModelConfig,
     settings: ExportSettings,
+    origin: Origin,
     stages: list[Stage],
     entries: list[Licence],
-    figures: Mapping[str, int | float | str],
-    check: Figures,
+    figures: Figures,
 ) -> None:
-    """Card, notice, and a copy of every manifest behind the model."""
-    page = card(config, settings, stages=stages, licences=entries, figures=figures, check=check)
+    """Card, notice, licence, and a copy of every manifest behind the model."""
+    page = card(
+        config, settings, stages=stages, licences=entries, figures=origin.figures, check=figures, done=origin.done
+    )
     (draft / "README.md").write_text(page, encoding="utf-8")
     (draft / "NOTICE").write_text(notice(settings.name, entries), encoding="utf-8")
+    if settings.licence == "apache-2.0":
+        shutil.copyfile(APACHE, draft / "LICENSE")
     for stage in stages:
         if stage.path:
             (draft / "provenance").mkdir(exist_ok=True)
             name = f"{stage.stage}-{stage.manifest_sha256[:12]}.json"
             shutil.copyfile(stage.path / manifest.NAME, draft / "provenance" / name)
+    for model in origin.models:  # those of earlier times, whose folders may be gone
+        for kept in sorted((model / "provenance").glob("*.json")):
+            (draft / "provenance").mkdir(exist_ok=True)
+            shutil.copyfile(kept, draft / "provenance" / kept.name)
 
 
 def _special_tokens(tokenizer: Path, config: ModelConfig) -> dict[str, int]:
@@ -110,25 +145,30 @@ def _chat_template(draft: Path, tokens: Mapping[str, int]) -> None:
         path.write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
-def _generation(config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int]) -> dict[str, Any]:
-    """Content of generation_config.json: where an answer ends, and how to sample."""
+def _generation(
+    draft: Path, config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int], model: Path
+) -> None:
+    """Write generation_config.json: where an answer ends, and how to sample; a model's own is kept."""
+    if (model / GENERATION).is_file():
+        shutil.copyfile(model / GENERATION, draft / GENERATION)
+        return
+    said = config.eos_token_id
     ends = [tokens[token] for token in (TEXT, END) if token in tokens]
-    if not ends:
-        ends = [config.eos_token_id] if isinstance(config.eos_token_id, int) else list(config.eos_token_id)
+    ends = ends or list([said] if isinstance(said, int) else said or ())
     page: dict[str, Any] = {"bos_token_id": config.bos_token_id, "eos_token_id": ends}
     if config.pad_token_id is not None:
         page["pad_token_id"] = config.pad_token_id
-    if settings.temperature == 0:
-        return {**page, "do_sample": False}
-    return {**page, "do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+    sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+    write.write_json(draft / GENERATION, {**page, **(sampling if settings.temperature else {"do_sample": False})})
 
 
-def _counts(check: Figures) -> dict[str, int | float]:
+def _counts(figures: Figures) -> dict[str, int | float | str]:
     return {
-        "parameters": check.parameters,
-        "tensors": check.tensors,
-        "tensor_difference": check.tensor_difference,
-        "logit_difference": check.logit_difference,
-        "rounding_difference": check.rounding_difference,
-        "same_choice": check.same_choice,
+        "parameters": figures.parameters,
+        "tensors": figures.tensors,
+        "tensors_sha256": figures.tensors_sha256,
+        "tensor_difference": figures.tensor_difference,
+        "logit_difference": figures.logit_difference,
+        "rounding_difference": figures.rounding_difference,
+        "same_choice": figures.same_choice,
     }

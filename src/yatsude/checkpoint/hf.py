@@ -1,30 +1,42 @@
-"""Weights in and out of Hugging Face folders (`DeepseekV3ForCausalLM`), tensor by tensor.
+"""A model in memory, from and to a Hugging Face folder, tensor by tensor.
 
-A folder holds config.json and either model.safetensors or numbered shards with model.safetensors.index.json. Reading
-takes as much memory as the model, and never more than one shard beside it; so does writing.
+Reading takes as much memory as the model and one tensor beside it. A model that is cut over a mesh is filled in its
+pieces: each process reads the rows that it holds.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
 
-from yatsude.checkpoint.deepseek_v3 import Place, places
-from yatsude.checkpoint.tensors import reading, save
+from yatsude.checkpoint import write as writer
+from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.write import Precision
 from yatsude.errors import CheckpointError
 from yatsude.model.transformer import Transformer
-from yatsude.spec import config as spec
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.stored import Place, Stored, stored
 
-__all__ = ["blank", "load", "on_disk", "write", "write_json"]
+__all__ = ["InMemory", "blank", "fill", "load", "write"]
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-EMBEDDING = "model.embed_tokens.weight"
-LISTED = 5
+Box = tuple[slice, ...]
+"""A range in each dimension of a tensor."""
+
+
+class InMemory:
+    """The weights of a model, by their names in files."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.config = model.config
+        self._tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        self._places = {name: entry.place for name, entry in stored(model.config).items()}
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or some rows of it, on the CPU."""
+        place = self._places[name]
+        part = self._tensors[place.tensor][place.index]
+        return (part if rows is None else part[slice(*rows)]).cpu()
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
@@ -32,23 +44,9 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
 
     `dtype` is that of the weights in memory (none: as the embedding is on disk); router biases stay float32.
     """
-    config, files = spec.read(folder), _files(folder)
-    model = blank(config, dtype or _dtype_on_disk(files))
-    missing, unknown = places(model), []
-    ours = model.state_dict()
-    for path in files:
-        with reading(path) as file:
-            for name in file.keys():  # noqa: SIM118  (no mapping)
-                place = missing.pop(name, None)
-                if place is None:
-                    unknown.append(name)
-                else:
-                    _fill(path, name, place.of(ours), file.get_tensor(name))
-    if missing or unknown:
-        raise CheckpointError(
-            f"{folder} does not fit its config.json: missing {_some(list(missing))}; unknown {_some(unknown)};"
-            " check that config.json belongs to these weights"
-        )
+    source = Folder(folder)
+    model = blank(source.config, dtype or source.dtype)
+    fill(model, source)
     return model
 
 
@@ -60,95 +58,85 @@ def blank(config: ModelConfig, dtype: torch.dtype) -> Transformer:
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
     for router in model.routers:
-        router.e_score_correction_bias = torch.zeros(config.n_routed_experts)
+        if router.e_score_correction_bias is not None:
+            router.e_score_correction_bias = torch.zeros(config.n_routed_experts)
         router.load = torch.zeros(config.n_routed_experts, dtype=torch.int64)
     return model
 
 
+def fill(model: Transformer, source: Folder) -> None:
+    """Fill every weight of a model, whole or cut over a mesh, from a folder of the same config."""
+    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    waiting = set(ours) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
+    for name, entry in source.tensors.items():
+        _fill(ours[entry.place.tensor], name, entry, source)
+        waiting.discard(entry.place.tensor)
+    if waiting:
+        raise CheckpointError(
+            f"{source.path} leaves {', '.join(sorted(waiting))} unfilled; its config.json is of another model"
+        )
+    for name, copied in source.copies.items():
+        _same(ours[copied], name, Stored(tuple(ours[copied].shape), Place(copied)), source)
+
+
 def write(model: Transformer, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:
     """Write config.json and the weights in `dtype` into an existing folder, in files of at most `shard_bytes`."""
-    write_json(folder / "config.json", spec.to_hf(model.config, str(dtype).removeprefix("torch.")))
-    ours, stored = model.state_dict(), places(model)
-    shards = _shards(stored, ours, dtype, shard_bytes)
-    files: dict[str, str] = {}
-    total = 0
-    for number, names in enumerate(shards, 1):
-        file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        shard = {name: on_disk(stored[name].of(ours), name, dtype) for name in names}
-        save(folder / file, shard)
-        files |= dict.fromkeys(names, file)
-        total += sum(tensor.nbytes for tensor in shard.values())
-    if len(shards) > 1:
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
+    writer.write(InMemory(model), folder, Precision(dtype), shard_bytes)
 
 
-def on_disk(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    """Turn a tensor of the model into what is stored: the router's bias keeps float32, all else takes `dtype`."""
-    return tensor.detach().cpu().to(torch.float32 if _is_bias(name) else dtype)
+def _fill(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
+    whole, local = _held(tensor)
+    for rows in writer.pieces(entry.shape):
+        found = _overlap(whole, entry, rows or (0, entry.shape[0]))
+        if found:
+            to_read, columns, target = found
+            local[target].copy_(source.read(name, to_read)[columns].reshape(local[target].shape))
 
 
-def write_json(path: Path, page: Mapping[str, Any]) -> None:
-    """Write a small page of JSON."""
-    path.write_text(json.dumps(page, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _same(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
+    """A copy must hold what it is a copy of."""
+    whole, local = _held(tensor)
+    for rows in writer.pieces(entry.shape):
+        found = _overlap(whole, entry, rows or (0, entry.shape[0]))
+        if found:
+            to_read, columns, target = found
+            if not torch.equal(source.read(name, to_read)[columns].to(local.dtype), local[target].cpu()):
+                raise CheckpointError(
+                    f"{source.file(name)}: {name} differs from {entry.place.tensor}, of which it is a copy; this model"
+                    " has one of them alone"
+                )
 
 
-def _fill(path: Path, name: str, ours: Tensor, read: Tensor) -> None:
-    if ours.shape != read.shape:
-        raise CheckpointError(
-            f"{path}: {name} has shape {tuple(read.shape)}, expected {tuple(ours.shape)} from config.json;"
-            " check that config.json belongs to these weights"
-        )
-    if not read.is_floating_point() or read.itemsize == 1:
-        raise CheckpointError(
-            f"{path}: {name} is {read.dtype}; expected weights of 16 bits or more, not quantised ones"
-        )
-    ours.copy_(read)
+def _held(tensor: Tensor) -> tuple[Box, Tensor]:
+    """Which part of a tensor this process holds, and the part."""
+    if not isinstance(tensor, DTensor):
+        return tuple(slice(0, size) for size in tensor.shape), tensor
+    box = [slice(0, size) for size in tensor.shape]
+    for dimension, placement in enumerate(tensor.placements):
+        if isinstance(placement, Shard) and type(placement) is Shard:
+            cut = box[placement.dim]
+            parts, mine = tensor.device_mesh.size(dimension), tensor.device_mesh.get_local_rank(dimension)
+            step = -(-(cut.stop - cut.start) // parts)
+            start = min(cut.start + mine * step, cut.stop)
+            box[placement.dim] = slice(start, min(start + step, cut.stop))
+        elif not placement.is_replicate():
+            raise CheckpointError(f"a tensor placed as {placement} cannot be filled from a folder")
+    return tuple(box), tensor.to_local()
 
 
-def _files(folder: Path) -> list[Path]:
-    single, index = folder / WEIGHTS, folder / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"no {WEIGHTS} and no {INDEX} in {folder}; expected an exported model")
-    try:
-        names = {Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is damaged ({error!r}); copy or export the model again") from None
-    for name in sorted(names):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing, but {INDEX} names it; copy or export the model again")
-    return [folder / name for name in sorted(names)]
-
-
-def _dtype_on_disk(files: list[Path]) -> torch.dtype:
-    for path in files:
-        with reading(path) as file:
-            if EMBEDDING in file.keys():  # noqa: SIM118
-                return file.get_tensor(EMBEDDING).dtype
-    raise CheckpointError(f"{files[0].parent} holds no {EMBEDDING}; expected the weights of a DeepSeek-V3 model")
-
-
-def _shards(
-    stored: Mapping[str, Place], ours: dict[str, Tensor], dtype: torch.dtype, shard_bytes: int
-) -> list[list[str]]:
-    """Names by file, in order, none of them larger than `shard_bytes` unless one tensor alone is."""
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, place in stored.items():
-        more = place.of(ours).numel() * (4 if _is_bias(name) else dtype.itemsize)
-        if shards[-1] and size + more > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += more
-    return shards
-
-
-def _is_bias(name: str) -> bool:
-    return name.endswith("e_score_correction_bias")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return (", ".join(sorted(names)[:LISTED]) or "none") + more
+def _overlap(held: Box, entry: Stored, rows: tuple[int, int]) -> tuple[tuple[int, int], Box, Box] | None:
+    """Where rows of a stored tensor meet what is held: rows to read, what to take of them, and where it belongs."""
+    place, box = entry.place, list(held)
+    target: list[slice] = []
+    if place.expert is not None:
+        first = box.pop(0)
+        if not first.start <= place.expert < first.stop:
+            return None
+        target.append(slice(place.expert - first.start, place.expert - first.start + 1))
+    shift = place.rows[0] if place.rows else 0
+    start, stop = max(box[0].start, shift + rows[0]), min(box[0].stop, shift + rows[1])
+    if start >= stop:
+        return None
+    target.append(slice(start - box[0].start, stop - box[0].start))
+    target += [slice(0, side.stop - side.start) for side in box[1:]]
+    return (start - shift, stop - shift), (slice(None), *box[1:]), tuple(target)

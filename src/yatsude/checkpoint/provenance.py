@@ -42,9 +42,10 @@ def chain(inputs: Iterable[Path]) -> list[Stage]:
     return list(found.values())
 
 
-def licences(stages: Iterable[Stage]) -> list[Licence]:
-    """Every licence behind the stages, each once; a source without licence or credit stops the export here."""
-    merged = list(dict.fromkeys(entry for stage in stages if stage.manifest for entry in stage.manifest.licences))
+def licences(stages: Iterable[Stage], bases: Iterable[Licence] = ()) -> list[Licence]:
+    """Every licence behind stages and bases, each once; a source without licence or credit stops the export here."""
+    found = (entry for stage in stages if stage.manifest for entry in stage.manifest.licences)
+    merged = list(dict.fromkeys([*found, *bases]))
     if not merged:
         raise CheckpointError(
             "no source and no licence is recorded behind this model; give the folders it was made from"
@@ -65,7 +66,7 @@ def licences(stages: Iterable[Stage]) -> list[Licence]:
 
 def notice(name: str, entries: Iterable[Licence]) -> str:
     """Text of the NOTICE file: whom to credit for what."""
-    blocks = [f"{name}\nMade with yatsude. The weights were trained on the following sources.\n"]
+    blocks = [f"{name}\nMade with yatsude. The weights were made from the following sources.\n"]
     for entry in entries:
         lines = (entry.source, f"  Licence: {entry.licence}", f"  Credit: {entry.attribution or 'not required'}")
         blocks.append("\n".join((*lines, f"  {entry.url}") if entry.url else lines) + "\n")

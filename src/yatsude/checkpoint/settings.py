@@ -15,7 +15,8 @@ class ExportSettings:
 
     name: str = "yatsude"
     """Title of the model card."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["bfloat16", "float16", "float32", "float8"] = "bfloat16"
+    """Of the weights; `float8` stores the matrices of the layers in blocks with a scale, as DeepSeek-V3 does."""
     shard_bytes: int = 5_000_000_000
     """A weight file holds at most this many bytes, or one tensor."""
     licence: str = "apache-2.0"

@@ -1,68 +1,69 @@
-"""Is what lies on disk the model that was meant? Read it again, compare tensors and logits."""
+"""Is what lies on disk the model that was meant? Read it again, compare every tensor and the logits.
 
-import contextlib
+Both sides are walked through piece by piece, so that it takes little memory whatever their size.
+"""
+
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from yatsude import manifest
-from yatsude.checkpoint import hf
-from yatsude.checkpoint.deepseek_v3 import places
+from yatsude.checkpoint import float8, streamed
+from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.shard import as_bytes
+from yatsude.checkpoint.write import Precision, Weights, on_disk, pieces
 from yatsude.errors import CheckpointError
-from yatsude.model.transformer import Transformer
+from yatsude.spec.config import ModelConfig
 
-__all__ = ["Figures", "check", "compare", "verify"]
+__all__ = ["Figures", "Health", "check", "verify"]
 
-PROMPTS, LENGTH = 2, 64
+PROMPTS, LENGTH = 2, 32
 TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figures:
-    """How a folder differs from a model. Differences are largest absolute values."""
+    """How a folder differs from its source. Differences are largest absolute values."""
 
     tensors: int
     """Tensors compared one by one."""
     parameters: int
+    tensors_sha256: str
+    """Checksum of names, precisions, shapes and numbers of all tensors, however they lie in files."""
     tensor_difference: float
-    """Stored weights against the model's weights rounded to the same precision; 0 in a good export."""
+    """Stored numbers against the source's rounded to the same precision; 0 in a good export."""
     logit_difference: float
-    """The folder's logits against those of the model with its weights rounded; 0 in a good export."""
+    """The folder's logits against those of the source with its weights rounded; 0 in a good export."""
     rounding_difference: float
-    """The folder's logits against those of the model as it is: what the precision on disk costs."""
+    """The folder's logits against those of the source as it is: what the precision on disk costs."""
     same_choice: float
-    """Share of positions at which both think the same token most likely, the model as it is and the folder."""
+    """Share of positions at which both think the same token most likely, the source as it is and the folder."""
     largest_logit: float
 
 
-def compare(folder: Path, model: Transformer) -> Figures:
-    """Compare a folder with the model it was written from, on fixed prompts, in float32."""
-    prompts = _prompts(model)
-    with _loads_kept(model):
-        exact = _logits(model, prompts, None)
-        written = hf.load(folder)
-        dtype = written.embed_tokens.weight.dtype
-        worst, count = _tensor_difference(model, written, dtype)
-        rounded = _logits(model, prompts, dtype)
-    stored = _logits(written, prompts, None)
-    return Figures(
-        tensors=count,
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        tensor_difference=worst,
-        logit_difference=_largest(stored - rounded),
-        rounding_difference=_largest(stored - exact),
-        same_choice=(stored.argmax(-1) == exact.argmax(-1)).float().mean().item(),
-        largest_logit=_largest(exact),
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Health:
+    """What a folder is found to be on its own."""
+
+    tensors: int
+    parameters: int
+    tensors_sha256: str
+    """As in `Figures`."""
+    largest_logit: float
+    checksums: bool
+    """Whether there was a manifest to hold the files against."""
 
 
-def verify(folder: Path, against: Transformer | Path) -> Figures:
-    """Compare a folder with the model, or the other folder, it must equal; any difference is an error."""
-    figures = compare(folder, hf.load(against) if isinstance(against, Path) else against)
+def verify(folder: Path, source: Weights) -> Figures:
+    """Compare a folder with what it must equal, but for the precision on disk; any other difference is an error."""
+    written = Folder(folder)
+    if written.config != source.config:
+        raise CheckpointError(f"{folder} is another model: {_first_difference(written.config, source.config)}")
+    figures = _compare(written, source)
     allowed = TOLERANCE * max(1.0, figures.largest_logit)
     # written so that a difference that is not a number counts as one
     if not (figures.tensor_difference == 0 and figures.logit_difference <= allowed):
@@ -73,53 +74,110 @@ def verify(folder: Path, against: Transformer | Path) -> Figures:
     return figures
 
 
-def check(folder: Path) -> None:
-    """Check an exported folder on its own: files by the manifest's checksums, and logits that are numbers."""
-    manifest.check(folder, manifest.read(folder, "export"))
-    model = hf.load(folder)
-    if not _logits(model, _prompts(model), None).isfinite().all():
+def check(folder: Path) -> Health:
+    """Check a folder on its own: files by its manifest's checksums, every tensor in place, all numbers finite."""
+    described = (folder / manifest.NAME).is_file()
+    if described:
+        manifest.check(folder, manifest.read(folder))
+    written = Folder(folder)
+    for name, entry in written.tensors.items():
+        for rows in pieces(entry.shape):
+            written.read(name, rows)
+    logits = streamed.logits(written, _prompts(written.config))
+    if not logits.isfinite().all():
         raise CheckpointError(f"{folder} gives logits that are not numbers; export an earlier checkpoint")
+    return Health(
+        tensors=len(written.tensors),
+        parameters=_parameters(written),
+        tensors_sha256=_checksum(written),
+        largest_logit=_largest(logits),
+        checksums=described,
+    )
 
 
-def _prompts(model: Transformer) -> Tensor:
+def _compare(written: Folder, source: Weights) -> Figures:
+    precision = _precision(written)
+    gaps = [_tensor_difference(written, source, name, precision) for name in written.tensors]
+    worst = math.nan if any(math.isnan(gap) for gap in gaps) else max(gaps)
+    prompts = _prompts(written.config)
+    exact = streamed.logits(source, prompts)
+    found = streamed.logits(written, prompts)
+    rounded = exact if torch.equal(found, exact) else streamed.logits(_Rounded(source, precision), prompts)
+    return Figures(
+        tensors=len(written.tensors),
+        parameters=_parameters(written),
+        tensors_sha256=_checksum(written),
+        tensor_difference=worst,
+        logit_difference=_largest(found - rounded),
+        rounding_difference=_largest(found - exact),
+        same_choice=(found.argmax(-1) == exact.argmax(-1)).float().mean().item(),
+        largest_logit=_largest(exact),
+    )
+
+
+def _precision(written: Folder) -> Precision:
+    if any(written.is_quantised(name) for name in written.tensors):
+        return Precision(torch.float8_e4m3fn, written.blocks or float8.BLOCKS)
+    return Precision(written.dtype)
+
+
+class _Rounded:
+    """A source as it would be on disk."""
+
+    def __init__(self, source: Weights, precision: Precision) -> None:
+        self.config, self.source, self.precision = source.config, source, precision
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        part = self.source.read(name, rows)
+        dtype = self.precision.of(name, part.shape)
+        if dtype != torch.float8_e4m3fn:
+            return part.to(dtype)
+        return float8.dequantised(*float8.quantised(part, self.precision.blocks), self.precision.blocks)
+
+
+def _tensor_difference(written: Folder, source: Weights, name: str, precision: Precision) -> float:
+    """Largest difference of what is stored under a name from what should be; not a number if any is."""
+    worst = 0.0
+    shape = written.tensors[name].shape
+    for first, part in on_disk(source, name, shape, precision):
+        stored = written.scale(name) if first < 0 else written.raw(name, (first, first + part.shape[0]))
+        if stored.dtype != part.dtype or not torch.equal(stored.view(torch.uint8), part.contiguous().view(torch.uint8)):
+            gap = _largest(stored.float() - part.float())
+            worst = gap if math.isnan(gap) else max(worst, gap)
+        if math.isnan(worst):
+            break
+    return worst
+
+
+def _prompts(config: ModelConfig) -> Tensor:
     """Token ids that are the same everywhere, shape (PROMPTS, LENGTH)."""
-    length = min(LENGTH, model.config.max_position_embeddings)
+    length = min(LENGTH, config.max_position_embeddings)
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(model.config.vocab_size, (PROMPTS, length), generator=generator)
+    return torch.randint(config.vocab_size, (PROMPTS, length), generator=generator)
 
 
-@torch.no_grad()
-def _logits(model: Transformer, prompts: Tensor, through: torch.dtype | None) -> Tensor:
-    """Logits in float32, of the weights as they are or rounded `through` another precision first."""
-    device = model.embed_tokens.weight.device
-    weights = {
-        name: (weight if through is None else weight.to(through)).float() for name, weight in model.named_parameters()
-    }
-    hidden = functional_call(model, weights, (prompts.to(device),))
-    return torch.nn.functional.linear(hidden, weights.get("lm_head.weight", weights["embed_tokens.weight"])).cpu()
+def _checksum(folder: Folder) -> str:
+    """One SHA-256 over all tensors in the order of their names."""
+    whole = hashlib.sha256()
+    for name in sorted(folder.tensors):
+        entry = folder.entry(name)
+        whole.update(f"{name} {entry.dtype} {entry.shape}\n".encode())
+        for rows in pieces(entry.shape):
+            whole.update(as_bytes(folder.raw(name, rows)))
+        if folder.is_quantised(name):
+            whole.update(as_bytes(folder.scale(name)))
+    return whole.hexdigest()
 
 
-def _tensor_difference(model: Transformer, written: Transformer, dtype: torch.dtype) -> tuple[float, int]:
-    ours, theirs = model.state_dict(), written.state_dict()
-    stored = places(model)
-    gaps = [
-        _largest(hf.on_disk(place.of(ours), name, dtype).float() - place.of(theirs).float())
-        for name, place in stored.items()
-    ]
-    return max(gaps), len(gaps)
+def _parameters(folder: Folder) -> int:
+    return sum(math.prod(entry.shape) for name, entry in folder.tensors.items() if not name.endswith("correction_bias"))
+
+
+def _first_difference(written: ModelConfig, source: ModelConfig) -> str:
+    names = [f.name for f in dataclasses.fields(source) if getattr(written, f.name) != getattr(source, f.name)]
+    return f"{names[0]} = {getattr(written, names[0])!r}, expected {getattr(source, names[0])!r}"
 
 
 def _largest(tensor: Tensor) -> float:
     """Largest absolute value; not a number if any is."""
     return tensor.abs().max().item()
-
-
-@contextlib.contextmanager
-def _loads_kept(model: Transformer) -> Iterator[None]:
-    """Looking at a model must not count as use of its experts."""
-    kept = [router.load.clone() for router in model.routers]
-    try:
-        yield
-    finally:
-        for router, load in zip(model.routers, kept, strict=True):
-            router.load.copy_(load)

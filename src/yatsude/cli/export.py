@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yatsude import manifest
 from yatsude.cli import options
@@ -9,7 +10,10 @@ from yatsude.errors import DataError
 from yatsude.progress import say
 from yatsude.recipe import digest
 
-__all__ = ["command", "tuned", "write"]
+if TYPE_CHECKING:
+    from yatsude.checkpoint.verify import Figures
+
+__all__ = ["command", "tuned", "verified", "write"]
 
 
 def command(recipe: options.Recipe = None, sets: options.Sets = None, run: options.Run = Path("runs/default")) -> None:
@@ -20,28 +24,29 @@ def command(recipe: options.Recipe = None, sets: options.Sets = None, run: optio
 
 def write(settings: options.Settings, run: Path) -> None:
     """Export the run's last model, tuned if it was, with the figures of its evaluation if there are any."""
-    import torch  # noqa: PLC0415
-
-    from yatsude.checkpoint import hf  # noqa: PLC0415
-    from yatsude.checkpoint.export import export  # noqa: PLC0415
+    from yatsude.checkpoint.export import Origin, export  # noqa: PLC0415
+    from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
 
     source, measured = tuned(run) or run / "train" / "model", run / "evaluate"
     evaluated = (measured / manifest.NAME).is_file() and manifest.made_from(manifest.read(measured), source)
     if measured.is_dir() and not evaluated:
         say(f"{measured} is of another model: the card has no figures; 'yatsude evaluate' measures this one")
     say(f"exporting {source}")
-    check = export(
-        hf.load(source, torch.float32),
-        source,
-        run / "export",
-        settings.of("export"),
-        inputs=[source, *([measured] if evaluated else [])],
+    origin = Origin(
+        models=(source,),
+        inputs=(source, *([measured] if evaluated else [])),
+        figures=_headline(measured / "figures.json") if evaluated else {},
+        done="It was trained from nothing; the stages are below.",
         recipe_sha256=digest({"export": settings.of("export")}),
-        figures=_headline(measured / "figures.json") if evaluated else None,
     )
-    say(
-        f"verified: {check.tensors} tensors and the logits of what was written,"
-        f" largest difference {check.logit_difference:.1e}"
+    say(verified(export(Folder(source), run / "export", settings.of("export"), origin)))
+
+
+def verified(figures: "Figures") -> str:
+    """What was compared, in a line."""
+    return (
+        f"verified: {figures.tensors:,} tensors and the logits of what was written,"
+        f" largest difference {figures.logit_difference:.1e}"
     )
 
 

@@ -16,7 +16,21 @@ from yatsude.progress import say
 
 __all__ = ["VERBS", "application", "main"]
 
-VERBS = ("run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve", "info")
+VERBS = (
+    "run",
+    "data",
+    "tokenizer",
+    "train",
+    "tune",
+    "evaluate",
+    "export",
+    "convert",
+    "verify",
+    "generate",
+    "chat",
+    "serve",
+    "info",
+)
 """In the order of a model's life."""
 EXTRAS = {
     "torch": "model", "safetensors": "model", "tokenizers": "model", "pyarrow": "data", "zstandard": "data",

@@ -1,7 +1,8 @@
-"""The latent KV cache: per token and layer one latent and one rotary key, for all heads together.
+"""The KV cache: for each token and layer what attention wants to see again, in two parts.
 
+Latent attention keeps a latent and a rotary key for all heads together, grouped attention keys and values.
 Rows are answers under way, kept side by side from row 0, so that a step reads plain slices.
-Shapes: L layers, B rows, S tokens held, T tokens added, C latent width, R rotary width.
+Shapes: L layers, B rows, S tokens held, T tokens added, X and Y widths of the two parts (`ModelConfig.cache_widths`).
 """
 
 import itertools
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from yatsude.spec.config import ModelConfig
 
-__all__ = ["LatentMemory", "Window"]
+__all__ = ["Memory", "Window"]
 
 STEP = 256
 """Tokens by which the memory grows."""
 
 
-class LatentMemory:
+class Memory:
     """Memory of `rows` answers; it grows with use, up to rows × tokens, and never again after that."""
 
     def __init__(
@@ -27,30 +28,31 @@ class LatentMemory:
         self.max_rows, self.max_tokens = rows, tokens
         self.lengths = [0] * rows
         """Tokens that each row holds."""
-        layers = config.num_hidden_layers
-        self.latent_LBSC = torch.zeros(layers, 0, 0, config.kv_lora_rank, dtype=dtype, device=device)
-        self.rope_key_LBSR = torch.zeros(layers, 0, 0, config.qk_rope_head_dim, dtype=dtype, device=device)
+        layers = config.num_hidden_layers + config.num_nextn_predict_layers
+        first, second = config.cache_widths
+        self.first_LBSX = torch.zeros(layers, 0, 0, first, dtype=dtype, device=device)
+        self.second_LBSY = torch.zeros(layers, 0, 0, second, dtype=dtype, device=device)
 
     @property
     def bytes(self) -> int:
         """Bytes that are held now."""
-        return self.latent_LBSC.nbytes + self.rope_key_LBSR.nbytes
+        return self.first_LBSX.nbytes + self.second_LBSY.nbytes
 
     def reserve(self, rows: int, tokens: int) -> None:
         """Make room for `rows` rows of `tokens` tokens; what is held stays."""
-        have_rows, have_tokens = self.latent_LBSC.shape[1:3]
+        have_rows, have_tokens = self.first_LBSX.shape[1:3]
         if rows <= have_rows and tokens <= have_tokens:
             return
         rows = have_rows if rows <= have_rows else min(self.max_rows, max(rows, 2 * have_rows))
         tokens = have_tokens if tokens <= have_tokens else min(self.max_tokens, math.ceil(tokens / STEP) * STEP)
-        self.latent_LBSC = _grown(self.latent_LBSC, rows, tokens)
-        self.rope_key_LBSR = _grown(self.rope_key_LBSR, rows, tokens)
+        self.first_LBSX = _grown(self.first_LBSX, rows, tokens)
+        self.second_LBSY = _grown(self.second_LBSY, rows, tokens)
 
     def move(self, source: int, target: int) -> None:
         """Overwrite row `target` with row `source`, which is empty afterwards."""
         length = self.lengths[source]
-        self.latent_LBSC[:, target, :length] = self.latent_LBSC[:, source, :length]
-        self.rope_key_LBSR[:, target, :length] = self.rope_key_LBSR[:, source, :length]
+        self.first_LBSX[:, target, :length] = self.first_LBSX[:, source, :length]
+        self.second_LBSY[:, target, :length] = self.second_LBSY[:, source, :length]
         self.lengths[target], self.lengths[source] = length, 0
 
     def window(self, first: int, rows: int, tokens: int) -> "Window":
@@ -59,15 +61,15 @@ class LatentMemory:
 
 
 class Window:
-    """The cache of one forward pass: a `LatentCache`, and the positions and mask that go with it."""
+    """The cache of one forward pass: a `Cache`, and the positions and mask that go with it."""
 
-    def __init__(self, memory: LatentMemory, first: int, rows: int, tokens: int) -> None:
+    def __init__(self, memory: Memory, first: int, rows: int, tokens: int) -> None:
         starts = memory.lengths[first : first + rows]
         self.memory, self.tokens = memory, tokens
         self.rows = slice(first, first + rows)
         self.end = max(starts) + tokens
         memory.reserve(first + rows, self.end)
-        device = memory.latent_LBSC.device
+        device = memory.first_LBSX.device
         starts_B1 = torch.tensor(starts, device=device)[:, None]
         self.positions_BT = starts_B1 + torch.arange(tokens, device=device)
         self.same_start = all(a == b for a, b in itertools.pairwise(starts))
@@ -79,17 +81,17 @@ class Window:
         unseen_BTS = torch.arange(self.end, device=device) > self.positions_BT[..., None]
         return torch.zeros(unseen_BTS.shape, device=device).masked_fill_(unseen_BTS, -math.inf)
 
-    def append(self, layer: int, latent_BTC: Tensor, rope_key_BTR: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new tokens of a layer; all so far come back, (B, S, C) and (B, S, R)."""
-        latent_BSC, rope_key_BSR = self.memory.latent_LBSC[layer], self.memory.rope_key_LBSR[layer]
+    def append(self, layer: int, first_BTX: Tensor, second_BTY: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new tokens of a layer; all so far come back, (B, S, X) and (B, S, Y)."""
+        first_BSX, second_BSY = self.memory.first_LBSX[layer], self.memory.second_LBSY[layer]
         if self.same_start:
             new = slice(self.end - self.tokens, self.end)
-            latent_BSC[self.rows, new] = latent_BTC
-            rope_key_BSR[self.rows, new] = rope_key_BTR
+            first_BSX[self.rows, new] = first_BTX
+            second_BSY[self.rows, new] = second_BTY
         else:
-            latent_BSC[self._index] = latent_BTC
-            rope_key_BSR[self._index] = rope_key_BTR
-        return latent_BSC[self.rows, : self.end], rope_key_BSR[self.rows, : self.end]
+            first_BSX[self._index] = first_BTX
+            second_BSY[self._index] = second_BTY
+        return first_BSX[self.rows, : self.end], second_BSY[self.rows, : self.end]
 
     def commit(self) -> None:
         """Count the new tokens as held, once every layer has stored them."""

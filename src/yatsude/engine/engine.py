@@ -51,7 +51,7 @@ class Engine:
         )
         self.scheduler = Scheduler(settings.max_rows, self.runner.memory.move)
         ends = model.config.eos_token_id
-        self.ends = frozenset(range(len(SPECIAL_TOKENS))) | frozenset([ends] if isinstance(ends, int) else ends)
+        self.ends = frozenset(range(len(SPECIAL_TOKENS))) | frozenset([ends] if isinstance(ends, int) else ends or ())
         """Tokens that close an answer: whatever opens or closes a message cannot be part of one."""
 
     def submit(self, prompt: Sequence[int], settings: SamplingSettings, listener: Callable[[Delta], None]) -> Answer:

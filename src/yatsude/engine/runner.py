@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from yatsude.engine.answer import Answer
-from yatsude.engine.cache import LatentMemory
+from yatsude.engine.cache import Memory
 from yatsude.engine.scheduler import Batch
 from yatsude.model.transformer import Transformer
 
@@ -17,9 +17,7 @@ class Runner:
     def __init__(self, model: Transformer, *, max_rows: int, context: int, prefill_tokens: int) -> None:
         weight = model.lm_head.weight
         self.model, self.prefill_tokens, self.device = model.eval(), prefill_tokens, weight.device
-        self.memory = LatentMemory(
-            model.config, rows=max_rows, tokens=context, dtype=weight.dtype, device=weight.device
-        )
+        self.memory = Memory(model.config, rows=max_rows, tokens=context, dtype=weight.dtype, device=weight.device)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:

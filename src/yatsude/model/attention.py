@@ -1,109 +1,28 @@
-"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1; DeepSeek-V3 keeps it).
+"""softmax(query · keyᵀ · scale + mask) · value, and what every attention needs of a cache.
 
-Keys and values of all heads are made from one latent a token; a cache holds the latent and one rotary key.
-
-Shapes: B batch, T queries, S keys, H heads, C latent width, R rotary width, D hidden width.
+Shapes: B batch, T queries, S keys, H heads, d width of queries and keys, v width of values.
 """
 
 import math
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from yatsude.model import precision
-from yatsude.model.norm import RMSNorm
-from yatsude.model.rope import rotate
-from yatsude.spec.config import ModelConfig
-
-__all__ = ["LatentAttention", "LatentCache", "attend"]
+__all__ = ["Cache", "attend", "causal_mask"]
 
 
 BLOCK = 128
 """Queries of one batched product on a CPU."""
 
 
-class LatentCache(Protocol):
+class Cache(Protocol):
     """What attention needs of a cache; `engine` owns the memory."""
 
-    def append(self, layer: int, latent_BTC: Tensor, rope_key_BTR: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new tokens' latents and rotary keys; all so far come back, shapes (B, S, C) and (B, S, R)."""
+    def append(self, layer: int, first_BTX: Tensor, second_BTY: Tensor) -> tuple[Tensor, Tensor]:
+        """Store what is kept of the new tokens, widths as in `ModelConfig.cache_widths`; all so far come back."""
         ...
-
-
-class LatentAttention(nn.Module):
-    """Attention of one layer; `layer` is its number, by which a cache knows it."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.config, self.layer = config, layer
-        heads, hidden = config.num_attention_heads, config.hidden_size
-        nope_and_value = config.qk_nope_head_dim + config.v_head_dim
-        if config.q_lora_rank is None:
-            self.q_proj = nn.Linear(hidden, heads * config.qk_head_dim, bias=False)
-        else:
-            self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=False)
-            self.q_a_layernorm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
-            self.q_b_proj = nn.Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=False)
-        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, config.rms_norm_eps)
-        self.kv_b_proj = nn.Linear(config.kv_lora_rank, heads * nope_and_value, bias=False)
-        self.o_proj = nn.Linear(heads * config.v_head_dim, hidden, bias=False)
-        self.scale = config.qk_head_dim**-0.5
-
-    def forward(
-        self, x_BTD: Tensor, rotations_BTR: Tensor, mask_BTS: Tensor | None, cache: LatentCache | None = None
-    ) -> Tensor:
-        """Attend; `mask_BTS` is 0 where a query may look and -inf elsewhere (none: causal over the T tokens)."""
-        query_nope, query_rope = self._queries(x_BTD, rotations_BTR)
-        latent, rope_key = self.kv_a_proj_with_mqa(x_BTD).split(
-            (self.config.kv_lora_rank, self.config.qk_rope_head_dim), -1
-        )
-        latent = self.kv_a_layernorm(latent)
-        rope_key = rotate(rope_key[:, :, None], rotations_BTR)[:, :, 0]
-        if cache is None:
-            out = self._expanded(query_nope, query_rope, latent, rope_key, mask_BTS)
-        else:
-            latent, rope_key = cache.append(self.layer, latent, rope_key)
-            out = self._absorbed(query_nope, query_rope, latent, rope_key, mask_BTS)
-        return self.o_proj(out.flatten(2))
-
-    def _queries(self, x_BTD: Tensor, rotations_BTR: Tensor) -> tuple[Tensor, Tensor]:
-        if self.config.q_lora_rank is None:
-            query = self.q_proj(x_BTD)
-        else:
-            query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        query = query.unflatten(-1, (self.config.num_attention_heads, -1))
-        nope, rope = query.split((self.config.qk_nope_head_dim, self.config.qk_rope_head_dim), -1)
-        return nope, rotate(rope, rotations_BTR)
-
-    def _expanded(
-        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """Make every head's keys and values from the latent: best for many queries. Out: (B, T, H, v)."""
-        heads = self.config.num_attention_heads
-        key_value = self.kv_b_proj(latent).unflatten(-1, (heads, -1))
-        key_nope, value = key_value.split((self.config.qk_nope_head_dim, self.config.v_head_dim), -1)
-        rope_key = rope_key[:, :, None].expand(-1, -1, heads, -1)
-        # transposed first: joining copies anyway, and the products want each head's tokens next to each other
-        query = torch.cat((query_nope.transpose(1, 2), query_rope.transpose(1, 2)), -1)
-        key = torch.cat((key_nope.transpose(1, 2), rope_key.transpose(1, 2)), -1)
-        return attend(query, key, value.transpose(1, 2), mask, self.scale).transpose(1, 2)
-
-    def _absorbed(
-        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """Fold the key and value projections into the queries and the output: a step reads the latent alone."""
-        weight = self.kv_b_proj.weight.unflatten(0, (self.config.num_attention_heads, -1))
-        to_key, to_value = weight.split((self.config.qk_nope_head_dim, self.config.v_head_dim), 1)
-        query = torch.einsum("bthn,hnc->bthc", query_nope, to_key)
-        scores = torch.einsum("bthc,bsc->bhts", query, latent) + torch.einsum("bthr,bsr->bhts", query_rope, rope_key)
-        scores = precision.wide(scores) * self.scale
-        if mask is None:
-            mask = causal_mask(scores.shape[-2], scores.shape[-1], scores)
-        weights = torch.softmax(scores + mask.unsqueeze(-3), -1).to(latent.dtype)
-        return torch.einsum("bhts,bsc,hvc->bthv", weights, latent, to_value)
 
 
 def causal_mask(queries: int, keys: int, like: Tensor) -> Tensor:
@@ -122,6 +41,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
         if mask is None:
             mask = causal_mask(query.shape[2], key.shape[2], query)[None]
         return _Attend.apply(query, key, value, mask.to(query.dtype), scale)
+    if mask is None and query.shape[2] != key.shape[2]:  # the kernel would let the first query see the first key alone
+        mask = causal_mask(query.shape[2], key.shape[2], query)[None]
     return functional.scaled_dot_product_attention(
         query, key, value, None if mask is None else mask[:, None].to(query.dtype), is_causal=mask is None, scale=scale
     )

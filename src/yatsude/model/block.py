@@ -2,9 +2,11 @@
 
 from torch import Tensor, nn
 
-from yatsude.model.attention import LatentAttention, LatentCache
+from yatsude.model.attention import Cache
 from yatsude.model.dispatch import Dispatcher, LocalDispatcher
 from yatsude.model.experts import Experts
+from yatsude.model.gqa import GroupedAttention
+from yatsude.model.mla import LatentAttention
 from yatsude.model.norm import RMSNorm
 from yatsude.model.router import Router
 from yatsude.model.swiglu import SwiGLU
@@ -14,22 +16,23 @@ __all__ = ["Block", "Mixture"]
 
 
 class Mixture(nn.Module):
-    """Routed experts plus the shared expert that every token passes (DeepSeekMoE, arXiv 2401.06066)."""
+    """Routed experts, and the shared expert that every token passes if there is one (arXiv 2401.06066)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate = Router(config)
         self.experts = Experts(config)
-        self.shared_experts = SwiGLU(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
+        shared = config.moe_intermediate_size * config.n_shared_experts
+        self.shared_experts = SwiGLU(config.hidden_size, shared) if shared else None
         self.dispatcher: Dispatcher = LocalDispatcher()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Map (B, T, D) to the same shape."""
-        x_ND = x_BTD.flatten(0, 1)
-        weights_NK, chosen_NK = self.gate(x_ND)
-        rows_RD, route = self.dispatcher.dispatch(x_ND, chosen_NK, len(self.gate.load))
+        weights_NK, chosen_NK = self.gate(x_BTD)
+        rows_RD, route = self.dispatcher.dispatch(x_BTD.flatten(0, 1), chosen_NK, len(self.gate.load))
         routed_ND = self.dispatcher.combine(self.experts(rows_RD, route.counts_E), weights_NK, route)
-        return routed_ND.view_as(x_BTD) + self.shared_experts(x_BTD)
+        routed_BTD = routed_ND.view_as(x_BTD)
+        return routed_BTD if self.shared_experts is None else routed_BTD + self.shared_experts(x_BTD)
 
 
 class Block(nn.Module):
@@ -38,11 +41,11 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = LatentAttention(config, layer)
+        self.self_attn = LatentAttention(config, layer) if config.kv_lora_rank else GroupedAttention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mixture(config) if config.is_moe(layer) else SwiGLU(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None, cache: LatentCache | None = None) -> Tensor:
-        """Map (B, T, D) to the same shape; `mask` as in LatentAttention."""
+    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """Map (B, T, D) to the same shape; `mask` as in the attention."""
         x = x + self.self_attn(self.input_layernorm(x), rotations, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))

@@ -17,13 +17,14 @@ def initialise(model: Transformer, seed: int) -> None:
     other matrices         normal, deviation 1 / sqrt(inputs)
     lm_head                zero: the first prediction is uniform (tied: as embed_tokens)
     norms                  one
+    biases                 zero
     """
     generator = torch.Generator().manual_seed(seed)
     depth = (2 * model.config.num_hidden_layers) ** -0.5
     for name, weight in model.named_parameters():
         if name.startswith("embed_tokens"):
             weight.normal_(std=model.config.initializer_range, generator=generator)
-        elif name.startswith("lm_head"):
+        elif name.startswith("lm_head") or name.endswith(".bias"):
             nn.init.zeros_(weight)
         elif weight.ndim == 1:
             nn.init.ones_(weight)

@@ -5,9 +5,12 @@ row of it), unless it is tied to the head; this is how DeepSeek-V3's 671 B total
 """
 
 import dataclasses
+import math
+from collections import Counter
 from typing import Literal
 
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.stored import EMBEDDING, HEAD, tensors
 
 __all__ = [
     "Counts",
@@ -43,6 +46,8 @@ class Counts:
     norms: int
     biases: int
     """Score-correction biases: buffers, not parameters, and in no sum below."""
+    mtp: int
+    """Layers of multi-token prediction: beside the total, as DeepSeek counts them."""
     chosen_share: tuple[int, int]
     """Experts a token, and experts in all."""
 
@@ -70,27 +75,18 @@ class Counts:
         return {
             **self.parts,
             "embedding": 0,
-            "routed_experts": self.routed_experts * chosen // experts,
+            "routed_experts": self.routed_experts * chosen // max(experts, 1),
             "head": self.embedding if tied else self.head,
         }
 
 
 def count(config: ModelConfig) -> Counts:
     """Count the parameters of a model; equal to the sum over its modules."""
-    hidden, layers, sparse = config.hidden_size, config.num_hidden_layers, config.moe_layers
-    expert = 3 * hidden * config.moe_intermediate_size
-    table = config.vocab_size * hidden
-    inner_norms = config.kv_lora_rank + (config.q_lora_rank or 0)
+    sums = Counter[str]()
+    for name, shape in tensors(config).items():
+        sums[_part(name)] += math.prod(shape)
     return Counts(
-        embedding=table,
-        head=0 if config.tie_word_embeddings else table,
-        attention=layers * _attention(config),
-        dense=config.first_k_dense_replace * 3 * hidden * config.intermediate_size,
-        shared_experts=sparse * config.n_shared_experts * expert,
-        routed_experts=sparse * config.n_routed_experts * expert,
-        routers=sparse * config.n_routed_experts * hidden,
-        norms=layers * (2 * hidden + inner_norms) + hidden,
-        biases=sparse * config.n_routed_experts,
+        **{name: sums[name] for name in _PARTS},
         chosen_share=(config.num_experts_per_tok, config.n_routed_experts),
     )
 
@@ -101,7 +97,7 @@ def forward_flops(config: ModelConfig, context: int = 0) -> int:
     Two a weight of every matrix the token meets, and two a number of each key and value it looks at.
     """
     counts = count(config)
-    looked_at = config.num_hidden_layers * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+    looked_at = config.num_hidden_layers * config.num_attention_heads * (config.qk_head_dim + config.value_dim)
     return 2 * (counts.active - counts.norms) + 2 * looked_at * context
 
 
@@ -114,8 +110,8 @@ def training_flops(config: ModelConfig, length: int) -> int:
 
 
 def cache_bytes(config: ModelConfig, dtype: Dtype = "bfloat16") -> int:
-    """Bytes that a cache keeps for each token: a latent and a rotary key in every layer."""
-    return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * WIDTH[dtype]
+    """Bytes that a cache keeps for each token: a latent and a rotary key in every layer, or keys and values."""
+    return config.num_hidden_layers * sum(config.cache_widths) * WIDTH[dtype]
 
 
 def resident_bytes(config: ModelConfig, dtype: Dtype = "bfloat16") -> int:
@@ -133,21 +129,25 @@ def read_bytes(config: ModelConfig, dtype: Dtype = "bfloat16", tokens: int = 1) 
     counts = count(config)
     chosen, experts = counts.chosen_share
     always = counts.active - counts.active_parts["routed_experts"]
-    touched = counts.routed_experts * (1 - (1 - chosen / experts) ** tokens)
+    touched = counts.routed_experts * (1 - (1 - chosen / max(experts, 1)) ** tokens)
     rows = 0 if config.tie_word_embeddings else tokens * config.hidden_size
     return round(((always + touched + rows) * WIDTH[dtype] + counts.biases * BIAS_BYTES) / tokens)
 
 
-def _attention(config: ModelConfig) -> int:
-    """Weights of one layer's attention, norms aside."""
-    hidden, heads, latent = config.hidden_size, config.num_attention_heads, config.kv_lora_rank
-    queries = heads * config.qk_head_dim
-    to_queries = hidden * queries
-    if config.q_lora_rank is not None:
-        to_queries = config.q_lora_rank * (hidden + queries)
-    return (
-        to_queries
-        + hidden * (latent + config.qk_rope_head_dim)
-        + latent * heads * (config.qk_nope_head_dim + config.v_head_dim)
-        + heads * config.v_head_dim * hidden
-    )
+_PARTS = {
+    "biases": ".e_score_correction_bias",
+    "mtp": "mtp.",
+    "embedding": EMBEDDING,
+    "head": HEAD,
+    "norms": "norm.weight",
+    "attention": ".self_attn.",
+    "routers": ".mlp.gate.",
+    "routed_experts": ".mlp.experts.",
+    "shared_experts": ".mlp.shared_experts.",
+    "dense": ".mlp.",
+}
+"""Part -> what the names of its tensors hold; the first that fits counts."""
+
+
+def _part(name: str) -> str:
+    return next(part for part, word in _PARTS.items() if word in name)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from yatsude.spec.config import ModelConfig, read
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import (
     Dtype,
     cache_bytes,
@@ -13,6 +13,7 @@ from yatsude.spec.counts import (
     resident_bytes,
     training_flops,
 )
+from yatsude.spec.hf import read
 from yatsude.spec.presets import preset
 
 __all__ = ["RESIDENCE", "find", "render"]
@@ -43,19 +44,26 @@ def render(config: ModelConfig, *, name: str = "model", context: int | None = No
 
 
 def _shape(config: ModelConfig, name: str) -> str:
-    mixture = (
-        f"{config.n_routed_experts} routed experts, {config.num_experts_per_tok} a token,"
+    counts = count(config)
+    ahead = f", and {_short(counts.mtp)} that predict further ahead" if counts.mtp else ""
+    attention = f"latent {config.kv_lora_rank}" if config.kv_lora_rank else f"{config.num_key_value_heads} of keys"
+    dense = f"{config.first_k_dense_replace} dense of width {config.intermediate_size}, "
+    lines = [
+        f"{name}: {_short(counts.total)} parameters, {_short(counts.active)} active{ahead}",
+        f"  {config.num_hidden_layers} layers of {config.hidden_size},"
+        f" {dense if config.first_k_dense_replace else ''}{config.moe_layers} mixtures ({config.model_type})",
+        _mixture(config) if config.moe_layers else "",
+        f"  {config.num_attention_heads} heads, {attention}, vocabulary {config.vocab_size:,},"
+        f" context {config.max_position_embeddings:,}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _mixture(config: ModelConfig) -> str:
+    groups = f", from {config.topk_group} of {config.n_group} groups" if config.n_group > 1 else ""
+    return (
+        f"  {config.n_routed_experts} routed experts, {config.num_experts_per_tok} a token{groups},"
         f" {config.n_shared_experts} shared, width {config.moe_intermediate_size}"
-    )
-    return "\n".join(
-        (
-            f"{name}: {_short(count(config).total)} parameters, {_short(count(config).active)} active",
-            f"  {config.num_hidden_layers} layers of {config.hidden_size},"
-            f" {config.first_k_dense_replace} dense of width {config.intermediate_size}, {config.moe_layers} mixtures",
-            f"  {mixture}",
-            f"  {config.num_attention_heads} heads, latent {config.kv_lora_rank}, vocabulary {config.vocab_size:,},"
-            f" context {config.max_position_embeddings:,}",
-        )
     )
 
 
@@ -63,7 +71,8 @@ def _parameters(config: ModelConfig) -> str:
     counts = count(config)
     rows = [("parameters", "total", "active for a token")]
     for part, total in counts.parts.items():
-        rows.append((part.replace("_", " "), f"{total:,}", f"{counts.active_parts[part]:,}"))
+        if total:
+            rows.append((part.replace("_", " "), f"{total:,}", f"{counts.active_parts[part]:,}"))
     rows.append(("sum", f"{counts.total:,}", f"{counts.active:,}"))
     return _table(rows)
 

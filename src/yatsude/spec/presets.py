@@ -12,6 +12,7 @@ from typing import Any
 from yatsude.errors import RecipeError, nearest
 from yatsude.spec.chat import END, PAD, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.rope_scaling import RopeScaling
 
 __all__ = ["LADDER", "PRESETS", "preset"]
 
@@ -49,6 +50,10 @@ def _small(
         qk_nope_head_dim=nope,
         qk_rope_head_dim=rope,
         v_head_dim=v,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
         **_IDS,
     )
 
@@ -70,7 +75,17 @@ _700B = ModelConfig(
     n_shared_experts=1,
     first_k_dense_replace=3,
     routed_scaling_factor=2.5,
-    max_position_embeddings=4096,
+    n_group=8,
+    topk_group=4,
+    num_nextn_predict_layers=1,
+    max_position_embeddings=163840,
+    rope_scaling=RopeScaling(
+        rope_type="yarn",
+        factor=40.0,
+        original_max_position_embeddings=4096,
+        mscale=1.0,
+        mscale_all_dim=1.0,
+    ),
     bos_token_id=0,
     eos_token_id=1,
 )

@@ -19,7 +19,8 @@ from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer, document_mask
 from yatsude.progress import bar, say
-from yatsude.train.balance import balance
+from yatsude.train.ahead import shifted
+from yatsude.train.balance import balance, penalise
 from yatsude.train.candidates import Candidates, Drawn
 from yatsude.train.feed import Batch, Source
 from yatsude.train.guard import Guard
@@ -59,6 +60,12 @@ class Loop:
         self.workers, self.evaluate, self.identity = workers, evaluate, identity
         self.weights = Weights(model, dtype, workers.count)
         self.optimizer = Optimizer(settings.optimizer, self.weights)
+        penalise(
+            self.weights.replicas,
+            sequence=settings.sequence_balance,
+            z=settings.router_z,
+            sequences=settings.sequences_per_step,
+        )
         self.guard = Guard(settings.table)
         self.step = 0
         self.seconds = 0.0
@@ -122,17 +129,26 @@ class Loop:
     def _backward(
         self, model: Transformer, rows: tuple[Tensor, Tensor, Tensor], scale: float, drawn: Drawn | None
     ) -> float:
+        """Add the gradient of some rows; the share of the main loss comes back, without auxiliary ones."""
         inputs, targets, documents = rows
         if not len(inputs):
             return 0.0
         mask = document_mask(documents, self.weights.compute.dtype) if self.settings.separate_documents else None
-        hidden = model(inputs, mask_BTS=mask).flatten(0, 1)
+        hidden = model(inputs, mask_BTS=mask)
+        loss = total = self._loss(model, hidden, targets, scale, drawn)
+        for number in range(len(model.mtp)):
+            following, later = shifted(inputs, targets, documents, number + 1)
+            hidden = model.ahead(number, hidden, following, mask_BTS=mask)
+            weight = self.settings.mtp_weight / len(model.mtp)
+            total = total + self._loss(model, hidden, later, scale * weight, drawn)
+        total.backward()
+        return loss.item()
+
+    def _loss(self, model: Transformer, hidden: Tensor, targets: Tensor, scale: float, drawn: Drawn | None) -> Tensor:
         head, targets, offsets = model.lm_head.weight, targets.flatten(), None
         if drawn:
             head, targets, offsets = head[drawn.tokens_C], drawn.places(targets), drawn.offsets_C.to(head.dtype)
-        loss = cross_entropy(hidden, head, targets, scale, offsets)
-        loss.backward()
-        return loss.item()
+        return cross_entropy(hidden.flatten(0, 1), head, targets, scale, offsets)
 
     def _due(self, times: int) -> bool:
         """Whether one of `times` moments, spread evenly and the last at the end, has just come."""
@@ -150,12 +166,7 @@ class Loop:
         if not self.guard.good:
             say(f"step {self.step}: the loss is climbing, no checkpoint is written")
             return False
-        biases = [router.e_score_correction_bias for router in self.weights.replicas[0].routers]
-        tensors = {
-            "master": self.weights.master,
-            **self.optimizer.tensors(),
-            **{f"router_bias.{i}": b for i, b in enumerate(biases)},
-        }
+        tensors = {"master": self.weights.master, **self.optimizer.tensors(), **self._biases()}
         page = {
             "identity": self.identity,
             "step": self.step,
@@ -167,6 +178,11 @@ class Loop:
         state.save(place, tensors, page)
         state.prune(place, self.settings.keep_checkpoints)
         return True
+
+    def _biases(self) -> dict[str, Tensor]:
+        """The routers' biases: no parameters, but part of the state."""
+        biases = [router.e_score_correction_bias for router in self.weights.replicas[0].routers]
+        return {f"router_bias.{i}": bias for i, bias in enumerate(biases) if bias is not None}
 
     def _restore(self) -> None:
         found = state.latest(self.folder / "checkpoints")
@@ -181,8 +197,8 @@ class Loop:
         self.weights.master.copy_(tensors["master"])
         self.weights.publish(self.weights.slices)
         self.optimizer.restore(tensors, page["step"])
-        for i, router in enumerate(self.weights.replicas[0].routers):
-            router.e_score_correction_bias.copy_(tensors[f"router_bias.{i}"])
+        for name, bias in self._biases().items():
+            bias.copy_(tensors[name])
         self.step, self.seconds = page["step"], page["seconds"]
         self.guard.restore(page["guard"])
         self.score = Score(**page["score"]) if page["score"] else None

@@ -42,6 +42,12 @@ class LoopSettings:
     """Share of the steps, the last ones, over which it falls to zero."""
     balance_rate: float = 1e-2
     """How far a router's bias moves a step against the load: a run of some hundred steps has no time for 1e-3."""
+    sequence_balance: float = 0.0
+    """Weight of the sequence-wise balance loss; DeepSeek-V3 has 1e-4. Routers with softmax scores need about 1e-2."""
+    router_z: float = 0.0
+    """Weight of the routers' z-loss, which keeps their scores small; 1e-3 is usual."""
+    mtp_weight: float = 0.3
+    """Weight of the loss of the layers of multi-token prediction together, where the model has some."""
     separate_documents: bool = True
     """A token sees its own document only, not its neighbours in the packed sequence."""
     precision: Precision = "auto"
@@ -71,6 +77,9 @@ class LoopSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected at least {value}")
+        for name in ("balance_rate", "sequence_balance", "router_z", "mtp_weight"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected a share from 0 to 1")

@@ -64,7 +64,8 @@ class Weights:
             for view, name in zip(part.of(self.master), part.names, strict=True):
                 view.copy_(parameters[name].detach())
         self.compute = self.master if dtype == torch.float32 else self.master.to(dtype)
-        self._biases = [router.e_score_correction_bias.clone() for router in model.routers]
+        biases = [router.e_score_correction_bias for router in model.routers]
+        self._biases = [None if bias is None else bias.clone() for bias in biases]
         self._gradients = [torch.zeros(total, dtype=dtype) for _ in range(workers)]
         self.gradient = torch.zeros(total)
         self.replicas = [self._bind(copy.deepcopy(model), gradient) for gradient in self._gradients]

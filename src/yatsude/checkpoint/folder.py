@@ -1,0 +1,205 @@
+"""The weights of a Hugging Face folder: config.json, and one safetensors file or shards with an index.
+
+Tensors are read one by one, or some rows at a time, so that a folder of any size can be walked through. FP8 in blocks
+is turned into numbers on the way.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from yatsude.checkpoint import float8
+from yatsude.checkpoint.shard import Entry, Shard
+from yatsude.errors import CheckpointError
+from yatsude.spec import hf as spec
+from yatsude.spec.stored import EMBEDDING, Shape, Stored, names_of_copies, stored
+
+__all__ = ["INDEX", "WEIGHTS", "Folder"]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+DERIVED = ".rotary_emb.inv_freq"
+"""Old files hold the rotary frequencies too, which follow from config.json."""
+LISTED = 5
+
+
+class Folder:
+    """A folder whose tensors are all accounted for: each has its place in the model of config.json, none is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        page = spec.page_of(path)
+        self.config = spec.read(path)
+        try:
+            self.blocks = spec.quantised_blocks(page)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path / spec.CONFIG}: {error}") from None
+        self.shards = {shard.path.name: shard for shard in (Shard(file) for file in _files(path))}
+        self._file = self._where()
+        self.tensors = self._matched()
+        """Name -> what it is, in the order of a forward pass."""
+
+    @property
+    def copies(self) -> dict[str, str]:
+        """Names under which the folder repeats a tensor -> the tensor of the model."""
+        known = {**names_of_copies(self.config), **_tied_head(self.config.tie_word_embeddings)}
+        return {name: ours for name, ours in known.items() if name in self._file}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the embedding: that of all weights that are not quantised."""
+        return self.entry(f"model.{EMBEDDING}").dtype
+
+    @property
+    def largest_shard(self) -> int:
+        """Bytes of the largest file of weights."""
+        return max(shard.path.stat().st_size for shard in self.shards.values())
+
+    def entry(self, name: str) -> Entry:
+        """How a tensor is stored."""
+        return self.shards[self._file[name]].entries[name]
+
+    def file(self, name: str) -> Path:
+        """In which file a tensor is."""
+        return self.shards[self._file[name]].path
+
+    def raw(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """Read a tensor, or some rows of it, as it is stored."""
+        return self.shards[self._file[name]].read(name, rows)
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32. A number that is none is an error."""
+        tensor = self.raw(name, rows)
+        if self.is_quantised(name):
+            tensor = self._dequantised(name, tensor, rows)
+        if not bool(torch.isfinite(tensor.abs().max() if tensor.numel() else torch.zeros(()))):
+            raise CheckpointError(
+                f"{self.file(name)}: {name} holds numbers that are not finite; such a model cannot compute, copy or"
+                " write it again"
+            )
+        return tensor
+
+    def is_quantised(self, name: str) -> bool:
+        """Whether a tensor is stored in FP8, with scales beside it."""
+        return self.entry(name).dtype == torch.float8_e4m3fn
+
+    def keeps(self, name: str, blocks: tuple[int, int]) -> bool:
+        """Whether a tensor is quantised in these very blocks, so that it can be passed on as it is."""
+        return self.is_quantised(name) and self.blocks == blocks
+
+    def scale(self, name: str) -> Tensor:
+        """The scales of a quantised tensor, float32."""
+        return self.raw(name + float8.SUFFIX)
+
+    def _dequantised(self, name: str, part: Tensor, rows: tuple[int, int] | None) -> Tensor:
+        assert self.blocks, "matched before: quantised weights have blocks"
+        first, last = rows or (0, part.shape[0])
+        height = self.blocks[0]
+        if first % height:  # scales begin at whole blocks
+            start = first - first % height
+            return self._dequantised(name, self.raw(name, (start, last)), (start, last))[first - start :]
+        scales = self.raw(name + float8.SUFFIX, (first // height, -(-last // height)))
+        return float8.dequantised(part, scales, self.blocks)
+
+    def _where(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for file, shard in self.shards.items():
+            for name in shard.entries:
+                if name in found:
+                    raise CheckpointError(
+                        f"{self.path}: {name} stands in {found[name]} and in {file}; keep one of them"
+                    )
+                found[name] = file
+        return found
+
+    def _matched(self) -> dict[str, Stored]:
+        """Hold what there is against what config.json asks for: both sides must be used up."""
+        wanted = stored(self.config)
+        optional = {*names_of_copies(self.config), *_tied_head(self.config.tie_word_embeddings)}
+        quantised = [name for name in wanted if name in self._file and self.is_quantised(name)]
+        if quantised and self.blocks is None:
+            raise CheckpointError(
+                f"{self.file(quantised[0])}: {quantised[0]} is float8_e4m3fn, but config.json has no"
+                " quantization_config that says in which blocks"
+            )
+        scales = {name + float8.SUFFIX for name in quantised}
+        unknown = [n for n in self._file if n not in {*wanted, *optional, *scales} and not n.endswith(DERIVED)]
+        missing = [n for n in {**wanted, **dict.fromkeys(scales)} if n not in self._file and n not in optional]
+        if missing or unknown:
+            raise CheckpointError(
+                f"{self.path} does not fit its config.json: missing {_some(missing)}; unknown {_some(unknown)};"
+                f" {self._advice(missing)}"
+            )
+        for name, entry in wanted.items():
+            if name in self._file:
+                self._fits(name, entry.shape)
+        return {name: entry for name, entry in wanted.items() if name not in optional}
+
+    def _advice(self, missing: list[str]) -> str:
+        first = f"model.layers.{self.config.num_hidden_layers}."
+        if missing and all(name.startswith(first) for name in missing):
+            return "if the layers of multi-token prediction were left out, set num_nextn_predict_layers to 0 there"
+        return "check that config.json belongs to these weights"
+
+    def _fits(self, name: str, shape: Shape) -> None:
+        entry = self.entry(name)
+        if entry.shape != shape:
+            raise CheckpointError(
+                f"{self.file(name)}: {name} has shape {entry.shape}, expected {shape} from config.json;"
+                " check that config.json belongs to these weights"
+            )
+        if self.is_quantised(name):
+            self._fits_scale(name, shape)
+        elif not entry.dtype.is_floating_point or entry.dtype.itemsize == 1:
+            raise CheckpointError(
+                f"{self.file(name)}: {name} is {str(entry.dtype).removeprefix('torch.')}; expected weights of 16 bits"
+                " or more, or FP8 (e4m3) in blocks"
+            )
+
+    def _fits_scale(self, name: str, shape: Shape) -> None:
+        assert self.blocks, "looked at before"
+        scale, expected = self.entry(name + float8.SUFFIX), float8.scale_shape(shape, self.blocks)
+        if scale.shape != expected or scale.dtype != torch.float32:
+            raise CheckpointError(
+                f"{self.file(name)}: {name}{float8.SUFFIX} is {scale.dtype} of shape {scale.shape}, expected float32 of"
+                f" shape {expected}"
+            )
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of weights; the index may name files of this folder alone."""
+    single, index = path / WEIGHTS, path / INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        pickled = sorted(file.name for kind in PICKLED for file in path.glob(kind))
+        if pickled:
+            raise CheckpointError(
+                f"{path} holds {pickled[0]}: pickled weights run code when they are read and are never opened here;"
+                " ask for safetensors"
+            )
+        raise CheckpointError(f"no {WEIGHTS} and no {INDEX} in {path}; expected an exported model")
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        strange = sorted(name for name in names if Path(name).name != name or not name.endswith(".safetensors"))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is damaged ({error!r}); copy or export the model again") from None
+    if strange:
+        raise CheckpointError(f"{index} names {strange[0]!r}: expected safetensors files of this folder")
+    for name in sorted(names):
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path / name} is missing, but {INDEX} names it; copy or export the model again")
+    return [path / name for name in sorted(names)]
+
+
+def _tied_head(tied: bool) -> dict[str, str]:
+    """A head that is the embedding may still be repeated in the files."""
+    return {"lm_head.weight": EMBEDDING} if tied else {}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (", ".join(sorted(names)[:LISTED]) or "none") + more

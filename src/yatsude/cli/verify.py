@@ -1,0 +1,36 @@
+"""`yatsude verify`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yatsude.progress import say
+
+__all__ = ["command"]
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a model.")],
+    against: Annotated[Path | None, typer.Option(help="Folder of the model that it must equal.")] = None,
+) -> None:
+    """Read a model folder as it lies on disk: every tensor in its place and finite, checksums, logits."""
+    from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
+    from yatsude.checkpoint.verify import check, verify  # noqa: PLC0415
+
+    health = check(folder)
+    sums = "files are what the manifest says" if health.checksums else "no manifest, so no checksums to hold files to"
+    say(f"{health.tensors:,} tensors, {health.parameters:,} parameters, all finite; {sums}")
+    say(f"checksum of the tensors {health.tensors_sha256}")
+    if against is None:
+        return
+    figures = verify(folder, Folder(against))
+    say(
+        f"equal to {against}: {figures.tensors:,} tensors as rounded to this precision, largest difference"
+        f" {figures.tensor_difference:.1e}; logits {figures.logit_difference:.1e}"
+    )
+    if figures.rounding_difference:
+        say(
+            f"rounding moves logits by up to {figures.rounding_difference:.3g} of {figures.largest_logit:.3g}; the"
+            f" likeliest token is the same at {100 * figures.same_choice:.1f} % of the positions"
+        )
