@@ -6,7 +6,7 @@ from typing import Literal
 from yatsude.errors import RecipeError
 from yatsude.spec.chat import TEMPERATURE, TOP_P
 
-__all__ = ["ExportSettings"]
+__all__ = ["ExportSettings", "UpcycleSettings"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,3 +37,39 @@ class ExportSettings:
             )
         if not (self.name.strip() and self.licence.strip()):
             raise RecipeError("export.name and export.licence: expected some text, both are needed for the model card")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UpcycleSettings:
+    """How a dense model becomes a mixture."""
+
+    experts: int = 8
+    experts_per_token: int = 2
+    ratio: float = 0.5
+    """Share of each expert's intermediate columns that is drawn anew, from the mean and spread of what stood there."""
+    slices: int = 1
+    """Into how many slices the width of the dense layer is cut; an expert is one of them."""
+    shared: int = 0
+    """Slices that every token uses, as a shared expert; with 1 slice in all, the whole layer, at half its weight."""
+    dense_layers: int = 0
+    """Layers at the bottom that stay dense."""
+    model_type: str | None = None
+    """Layout of the mixture; none: the one with the same attention (glm4_moe where there is a shared expert)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        for name in ("experts", "experts_per_token", "slices"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"upcycle.{name} = {getattr(self, name)}: expected at least 1")
+        if not 0 <= self.ratio <= 1:
+            raise RecipeError(f"upcycle.ratio = {self.ratio}: expected a share from 0 to 1")
+        if not 0 <= self.shared <= max(1, self.slices - 1):
+            raise RecipeError(f"upcycle.shared = {self.shared}: expected 0 to {max(1, self.slices - 1)}")
+        if self.dense_layers < 0 or self.seed < 0:
+            raise RecipeError(f"upcycle.dense_layers = {self.dense_layers}, seed = {self.seed}: expected 0 or more")
+        routed = self.slices - self.shared if self.slices > 1 else 1
+        if self.experts % routed:
+            raise RecipeError(
+                f"upcycle.experts = {self.experts}: expected a multiple of {routed}, the slices that are routed"
+            )

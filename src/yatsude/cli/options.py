@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from yatsude import recipe
-from yatsude.checkpoint.settings import ExportSettings
+from yatsude.checkpoint.settings import ExportSettings, UpcycleSettings
 from yatsude.data.settings import DataSettings
 from yatsude.engine.settings import EngineSettings
 from yatsude.evaluate.settings import EvaluateSettings
@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[Any]] = {
     "tune": TuneSettings,
     "evaluate": EvaluateSettings,
     "export": ExportSettings,
+    "upcycle": UpcycleSettings,
     "engine": EngineSettings,
     "serve": ServeSettings,
 }

@@ -1,0 +1,136 @@
+"""A dense model made into a mixture: every expert begins as the dense layer, or as a slice of it.
+
+    naive              each expert is a copy (Komatsuzaki et al. 2022, arXiv 2212.05055)
+    Drop-Upcycling     a share of each expert's intermediate columns is drawn anew, so that experts differ and learn to
+                       (Nakamura et al. 2025, arXiv 2502.19261)
+    fine-grained       the width is cut into slices, an expert each
+    shared expert      some slices are used by every token
+
+Copies add up to the dense layer where the weights of the chosen experts add up to 1, which every layout here does.
+"""
+
+import functools
+import re
+
+import torch
+from torch import Tensor
+
+from yatsude.checkpoint.settings import UpcycleSettings
+from yatsude.checkpoint.write import Weights
+from yatsude.errors import RecipeError
+from yatsude.spec.config import ModelConfig
+from yatsude.spec.layout import in_layout, refuse_other_layouts
+from yatsude.spec.stored import Place, stored
+
+__all__ = ["Upcycled", "config_of"]
+
+LAYOUTS = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe", "deepseek_v3": "deepseek_v3"}
+"""Dense family -> the mixture that has the same attention; with a shared expert, `SHARED`."""
+SHARED = "glm4_moe"
+WORDS = ("gate_proj", "up_proj", "down_proj")
+PART = re.compile(r"layers\.(\d+)\.mlp\.(gate|experts|shared_experts)\.(.*)")
+
+
+def config_of(dense: ModelConfig, settings: UpcycleSettings) -> ModelConfig:
+    """Shape of the mixture that a dense model becomes."""
+    if dense.moe_layers:
+        raise RecipeError(f"the model has {dense.moe_layers} mixtures already; expected a dense one")
+    slices = settings.slices
+    if dense.intermediate_size % slices:
+        raise RecipeError(
+            f"upcycle.slices = {slices}: expected a divisor of the width {dense.intermediate_size} of the dense layers"
+        )
+    model_type = settings.model_type or _layout(dense, settings)
+    width = dense.intermediate_size // slices
+    config = in_layout(
+        dense,
+        model_type,
+        moe_intermediate_size=width,
+        n_routed_experts=settings.experts,
+        num_experts_per_tok=settings.experts_per_token,
+        **({"n_shared_experts": settings.shared} if settings.shared else {}),
+        first_k_dense_replace=settings.dense_layers,
+        **({"norm_topk_prob": True} if model_type != "mixtral" else {}),
+        **{name: getattr(dense, name) for name in ("qk_norm", "attention_bias") if model_type == SHARED},
+    )
+    refuse_other_layouts(config)
+    return config
+
+
+def _layout(dense: ModelConfig, settings: UpcycleSettings) -> str:
+    if not dense.kv_lora_rank and (settings.shared or dense.model_type not in LAYOUTS):
+        return SHARED
+    return LAYOUTS[dense.model_type]
+
+
+class Upcycled:
+    """The weights of the mixture, made from those of the dense model as they are asked for."""
+
+    def __init__(self, dense: Weights, settings: UpcycleSettings) -> None:
+        self.dense, self.settings = dense, settings
+        self.config = config_of(dense.config, settings)
+        self._places = {name: entry.place for name, entry in stored(self.config).items()}
+        self._names = {entry.place: name for name, entry in stored(dense.config).items()}
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or some rows of it."""
+        place = self._places[name]
+        found = PART.fullmatch(place.tensor)
+        if found is None:
+            return self.dense.read(self._names[place], rows)
+        part = self._made(place, int(found[1]), found[2], found[3])
+        return part if rows is None else part[slice(*rows)]
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019  (one tensor: the next piece of rows is of the same)
+    def _made(self, place: Place, layer: int, part: str, rest: str) -> Tensor:
+        if part == "gate":
+            return self._router(layer, rest)
+        word = "down_proj" if "down_proj" in rest else "up_proj" if place.rows and place.rows[0] else "gate_proj"
+        if part == "shared_experts":
+            weight = self._columns(layer, word, 0, max(self.settings.shared, 1))
+            return weight * self._half if word == "down_proj" else weight
+        assert place.expert is not None, "routed experts have numbers"
+        return self._expert(layer, word, place.expert)
+
+    def _expert(self, layer: int, word: str, expert: int) -> Tensor:
+        """One matrix of an expert: its slice of the dense one, with a share of the columns drawn anew."""
+        settings = self.settings
+        routed = settings.slices - settings.shared if settings.slices > 1 else 1
+        first = settings.slices - routed
+        weight = self._columns(layer, word, first + expert % routed, 1).clone()
+        width = weight.shape[1] if word == "down_proj" else weight.shape[0]
+        chosen = torch.randperm(width, generator=self._generator(layer, expert, 0))[: round(settings.ratio * width)]
+        if len(chosen):
+            index = (slice(None), chosen) if word == "down_proj" else (chosen,)
+            old = weight[index]
+            fresh = torch.empty_like(old).normal_(generator=self._generator(layer, expert, 1 + WORDS.index(word)))
+            weight[index] = fresh * old.std() + old.mean()
+        return weight * (routed * self._half) if word == "down_proj" else weight
+
+    @property
+    def _half(self) -> float:
+        """With a shared expert that is the whole layer, both it and the routed ones count half."""
+        return 0.5 if self.settings.shared and self.settings.slices == 1 else 1.0
+
+    def _columns(self, layer: int, word: str, first: int, count: int) -> Tensor:
+        """Slices of a dense matrix, in float32: rows of gate and up, columns of down."""
+        width, size = self.config.moe_intermediate_size, self.dense.config.intermediate_size
+        cut = (first * width, (first + count) * width)
+        if word == "down_proj":
+            return self.dense.read(self._names[Place(f"layers.{layer}.mlp.down_proj.weight")])[:, slice(*cut)].float()
+        half = (0, size) if word == "gate_proj" else (size, 2 * size)
+        name = self._names[Place(f"layers.{layer}.mlp.gate_up_proj.weight", None, half)]
+        return self.dense.read(name, cut).float()
+
+    def _router(self, layer: int, rest: str) -> Tensor:
+        if rest == "e_score_correction_bias":
+            return torch.zeros(self.config.n_routed_experts)
+        shape = (self.config.n_routed_experts, self.config.hidden_size)
+        return torch.empty(shape).normal_(
+            std=self.config.initializer_range, generator=self._generator(layer, self.config.n_routed_experts, 0)
+        )
+
+    def _generator(self, layer: int, expert: int, use: int) -> torch.Generator:
+        """Draws that depend on nothing but the seed and what they are for."""
+        number = ((self.settings.seed * 1009 + layer) * 100_003 + expert) * 11 + use
+        return torch.Generator().manual_seed(number)
