@@ -17,20 +17,9 @@ from yatsude.progress import say
 __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
-    "run",
-    "data",
-    "tokenizer",
-    "train",
-    "tune",
-    "evaluate",
-    "export",
-    "convert",
-    "verify",
-    "generate",
-    "chat",
-    "serve",
-    "info",
-)
+    "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "convert", "verify", "upcycle", "merge", "extend",
+    "generate", "chat", "serve", "info",
+)  # fmt: skip
 """In the order of a model's life."""
 EXTRAS = {
     "torch": "model", "safetensors": "model", "tokenizers": "model", "pyarrow": "data", "zstandard": "data",
