@@ -18,12 +18,12 @@ __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
     "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "convert", "verify", "upcycle", "merge", "extend",
-    "generate", "chat", "serve", "info",
+    "gguf", "generate", "chat", "serve", "info",
 )  # fmt: skip
 """In the order of a model's life."""
 EXTRAS = {
     "torch": "model", "safetensors": "model", "tokenizers": "model", "pyarrow": "data", "zstandard": "data",
-    "matplotlib": "data", "starlette": "serve", "uvicorn": "serve", "orjson": "serve",
+    "matplotlib": "data", "starlette": "serve", "uvicorn": "serve", "orjson": "serve", "gguf": "gguf",
 }  # fmt: skip
 """Which extra brings a package."""
 INTERRUPTED = 130
