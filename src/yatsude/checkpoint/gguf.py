@@ -201,9 +201,7 @@ def _joined(one: _Stored, source: _Source) -> Bytes:
     return data
 
 
-def _compare(
-    draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: _Source
-) -> Figures:
+def _compare(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: _Source) -> Figures:
     """Read the file again and hold it against the folder; any difference that rounding does not explain is an error."""
     reader = gguf.GGUFReader(draft)
     _compare_entries(reader, {"general.architecture": plan.architecture, **entries})

@@ -25,9 +25,9 @@ _DEEPSEEK_V3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
-_PRE = {_GPT_4: "smaug-bpe", _QWEN_2: "qwen2", _GPT_2: "gpt-2", _DEEPSEEK_V3: "deepseek-v3"}
+_PRE: dict[tuple[str, ...], str] = {_GPT_4: "smaug-bpe", _QWEN_2: "qwen2", _GPT_2: "gpt-2", _DEEPSEEK_V3: "deepseek-v3"}
 """Patterns -> what llama.cpp calls them, where pairs are merged by rank."""
-_PRE_WHOLE = {_GPT_4: "llama-bpe"}
+_PRE_WHOLE: dict[tuple[str, ...], str] = {_GPT_4: "llama-bpe"}
 """The same where a piece that is a token stays whole (`ignore_merges`)."""
 _PLAIN = {"dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
           "fuse_unk": False, "byte_fallback": False}  # fmt: skip
@@ -88,16 +88,18 @@ def _pre(page: Mapping[str, Any], path: Path) -> str:
     if normalizer == {"type": "NFC"}:
         say(f"{path} composes characters first (NFC), llama.cpp does not: text that is not NFC gets other ids there")
     elif normalizer:
-        raise CheckpointError(f"{path} has the normalizer {normalizer['type']}; llama.cpp would encode the text as it is")
+        raise CheckpointError(
+            f"{path} has the normalizer {normalizer['type']}; llama.cpp would encode the text as it is"
+        )
     patterns = _patterns(page["pre_tokenizer"])
     whole = model.get("ignore_merges", False) or (patterns in _PRE_WHOLE and _every_token_is_reached(path))
-    known = {**(_PRE if not model.get("ignore_merges") else {}), **(_PRE_WHOLE if whole else {})}
-    if patterns not in known:
+    name = _PRE_WHOLE.get(patterns) if whole else None if model.get("ignore_merges") else _PRE.get(patterns)
+    if name is None:
         raise CheckpointError(
             f"{path} cuts text by patterns that llama.cpp does not know, ids would differ; expected those of"
             " tokenizer.pattern 'gpt-4' or 'deepseek-v3', of GPT-2, Llama 3 or Qwen 2"
         )
-    return known[patterns]
+    return name
 
 
 def _patterns(cutter: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -134,9 +136,7 @@ def _adds_bos(page: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
     return bool(settings.get("add_bos_token", False))
 
 
-def _marks(
-    folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], tokens: list[str]
-) -> dict[str, int]:
+def _marks(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], tokens: list[str]) -> dict[str, int]:
     """Ids of the tokens that begin a text, end an answer and fill a batch, by llama.cpp's keys."""
     page = {**config, **_json(folder / "generation_config.json", optional=True)}
     ends = page.get("eos_token_id")
