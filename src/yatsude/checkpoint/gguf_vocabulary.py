@@ -92,7 +92,7 @@ def _pre(page: Mapping[str, Any], path: Path) -> str:
             f"{path} has the normalizer {normalizer['type']}; llama.cpp would encode the text as it is"
         )
     patterns = _patterns(page["pre_tokenizer"])
-    whole = model.get("ignore_merges", False) or (patterns in _PRE_WHOLE and _every_token_is_reached(path))
+    whole = model.get("ignore_merges", False) or (patterns in _PRE_WHOLE and _every_token_is_reached(page))
     name = _PRE_WHOLE.get(patterns) if whole else None if model.get("ignore_merges") else _PRE.get(patterns)
     if name is None:
         raise CheckpointError(
@@ -115,12 +115,17 @@ def _patterns(cutter: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(cut["pattern"].get("Regex", "") for cut in cuts)
 
 
-def _every_token_is_reached(path: Path) -> bool:
+def _every_token_is_reached(page: Mapping[str, Any]) -> bool:
     """Whether merging the bytes of any token gives that token: then it does not matter if it is looked up first."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
-    model = Tokenizer.from_file(str(path)).model
-    return all(len(model.tokenize(token)) == 1 for token in json.loads(path.read_text("utf-8"))["model"]["vocab"])
+    plain = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding"))
+    added = {entry["content"] for entry in page["added_tokens"]}
+    try:
+        model = Tokenizer.from_str(json.dumps({**page, **plain})).model
+        return all(len(model.tokenize(token)) == 1 for token in page["model"]["vocab"] if token not in added)
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"the tokenizer is damaged ({error}); copy or export the model again") from None
 
 
 def _adds_bos(page: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> bool:
