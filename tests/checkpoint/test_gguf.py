@@ -276,6 +276,15 @@ def test_ids_are_the_same(encoders):
         assert llama.encode(text) == tokenizer.encode(text)
 
 
+def test_a_conversation_gets_the_same_ids(encoders):
+    tokenizer, llama = encoders
+    messages = [{"role": "user", "content": "こんにちは"}, {"role": "assistant", "content": "はい。"}]
+    messages.append({"role": "user", "content": " it's 3 o'clock\n"})
+    prompt = llama.ask("/apply-template", messages=messages)["prompt"]
+    ids = llama.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+    assert ids == tokenizer.encode_chat(messages)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=STRANGE)
 def test_ids_of_strange_texts_are_the_same(encoders, pieces):
@@ -428,5 +437,5 @@ def test_the_verb_says_what_it_wrote(exported, tmp_path, capsys):
     assert "rows that do not divide by 32" in said
     assert "NOTICE holds the credits" in said.replace("\n", "")
     shutil.rmtree(folder)
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
         command(folder, tmp_path / "model.gguf")

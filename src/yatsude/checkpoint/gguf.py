@@ -19,7 +19,7 @@ from gguf import GGUFValueType as Type
 from torch import Tensor
 
 from yatsude.checkpoint.gguf_layout import Layout, Target, layout
-from yatsude.checkpoint.gguf_vocabulary import vocabulary
+from yatsude.checkpoint.gguf_vocabulary import read_page, vocabulary
 from yatsude.checkpoint.tensors import reading
 from yatsude.errors import CheckpointError
 from yatsude.files import new_file
@@ -61,7 +61,7 @@ def write(folder: Path, path: Path, precision: Precision = "bf16") -> Figures:
     Vectors and routers are always float32. Raises CheckpointError for a model that llama.cpp would not compute as
     transformers does, for a tensor that is missing, unknown or quantised, and for a file that is not what was meant.
     """
-    config = _config(folder)
+    config = read_page(folder / "config.json")
     plan = layout(config)
     entries = {**_general(folder, path, precision), **plan.metadata, **vocabulary(folder, config)}
     with _Source.open(folder) as source, new_file(path) as draft:
@@ -267,19 +267,6 @@ def _general(folder: Path, path: Path, precision: Precision) -> dict[str, Any]:
         "general.file_type": _FILE_TYPE[precision][1],
         "general.quantization_version": 2,
     }
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"no config.json in {folder}; expected an exported model") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy or export the model again") from None
-    if not isinstance(page, dict):
-        raise CheckpointError(f"{path} holds {page!r:.40}, expected the settings of a model; export it again")
-    return page
 
 
 def _files(folder: Path) -> list[Path]:

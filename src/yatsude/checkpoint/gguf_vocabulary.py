@@ -12,7 +12,7 @@ from typing import Any
 from yatsude.errors import CheckpointError
 from yatsude.progress import say
 
-__all__ = ["vocabulary"]
+__all__ = ["read_page", "vocabulary"]
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -41,7 +41,7 @@ def vocabulary(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises CheckpointError where llama.cpp would give other ids than the folder's tokenizer.
     """
     path = folder / "tokenizer.json"
-    page, settings = _json(path), _json(folder / "tokenizer_config.json", optional=True)
+    page, settings = read_page(path), read_page(folder / "tokenizer_config.json", optional=True)
     try:
         tokens, types = _tokens(page, config["vocab_size"], path)
         entries: dict[str, Any] = {
@@ -60,6 +60,21 @@ def vocabulary(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     entries |= _marks(folder, config, settings, tokens)
     template = _template(folder, settings)
     return entries | ({"tokenizer.chat_template": template} if template else {})
+
+
+def read_page(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """Read one of the JSON pages of a model's folder; an optional one that is not there is empty."""
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if optional:
+            return {}
+        raise CheckpointError(f"{path} is missing; expected an exported model with config and tokenizer") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy or export the model again") from None
+    if not isinstance(page, dict):
+        raise CheckpointError(f"{path} holds {page!r:.40}, expected a page of settings; copy or export the model again")
+    return page
 
 
 def _tokens(page: Mapping[str, Any], size: int, path: Path) -> tuple[list[str], list[int]]:
@@ -143,7 +158,7 @@ def _adds_bos(page: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
 
 def _marks(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], tokens: list[str]) -> dict[str, int]:
     """Ids of the tokens that begin a text, end an answer and fill a batch, by llama.cpp's keys."""
-    page = {**config, **_json(folder / "generation_config.json", optional=True)}
+    page = {**config, **read_page(folder / "generation_config.json", optional=True)}
     ends = page.get("eos_token_id")
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     if len(ends) > len(_ENDS):
@@ -163,17 +178,3 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     path = folder / "chat_template.jinja"
     template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
     return template if isinstance(template, str) else ""
-
-
-def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if optional:
-            return {}
-        raise CheckpointError(f"{path} is missing; expected an exported model with its tokenizer") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy or export the model again") from None
-    if not isinstance(page, dict):
-        raise CheckpointError(f"{path} holds {page!r:.40}, expected a page of settings; copy or export the model again")
-    return page
