@@ -28,7 +28,8 @@ PIECE = 64 << 20
 ROWS = 128
 """Pieces begin at a multiple of this: at whole blocks of FP8."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-FLOAT8_PARTS = (".self_attn.", ".mlp.")
+FLOAT8_PARTS = (".self_attn.", ".mlp.", ".block_sparse_moe.")
+ROUTER = ".gate.weight"
 
 
 class Weights(Protocol):
@@ -59,7 +60,7 @@ class Precision:
             return torch.float32
         if not self.is_float8:
             return self.dtype
-        quantised = len(shape) == 2 and name.endswith("proj.weight") and any(part in name for part in FLOAT8_PARTS)
+        quantised = len(shape) == 2 and not name.endswith(ROUTER) and any(part in name for part in FLOAT8_PARTS)
         return torch.float8_e4m3fn if quantised else torch.bfloat16
 
     @property

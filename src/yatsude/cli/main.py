@@ -17,10 +17,10 @@ from yatsude.progress import say
 __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
-    "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "convert", "verify", "upcycle", "merge", "extend",
-    "gguf", "generate", "chat", "serve", "info",
+    "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve",
+    "info", "verify", "convert", "upcycle", "merge", "extend", "gguf",
 )  # fmt: skip
-"""In the order of a model's life."""
+"""In the order of a model's life; then those that go from folder to folder."""
 EXTRAS = {
     "torch": "model", "safetensors": "model", "tokenizers": "model", "pyarrow": "data", "zstandard": "data",
     "matplotlib": "data", "starlette": "serve", "uvicorn": "serve", "orjson": "serve", "gguf": "gguf",

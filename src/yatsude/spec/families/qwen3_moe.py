@@ -11,7 +11,8 @@ def _prepare(page: dict[str, Any]) -> dict[str, Any]:
     dense = page.get("mlp_only_layers") or []
     if dense != list(range(len(dense))):
         raise CheckpointError(f"mlp_only_layers = {dense}: dense layers are supported below the mixtures alone")
-    return {**grouped.prepare(page), "first_k_dense_replace": len(dense)}
+    page = {**grouped.prepare(page), "first_k_dense_replace": len(dense)}
+    return {"num_experts": page.get("num_local_experts"), **page}  # newer files say it so
 
 
 def _finish(page: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ FAMILY = Family(
     fixed={**grouped.FIXED, "qk_norm": True, "scoring_func": "softmax"},
     says={**grouped.SAYS, "attention_bias": False, "use_sliding_window": False, "decoder_sparse_step": 1},
     defaults={"norm_topk_prob": False},
-    ignored=(*grouped.IGNORED, "mlp_only_layers"),
+    ignored=(*grouped.IGNORED, "mlp_only_layers", "num_local_experts"),
     prepare=_prepare,
     finish=_finish,
 )

@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from yatsude.checkpoint import float8, hf, write
+from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.hf import InMemory
+from yatsude.checkpoint.verify import check, verify
+from yatsude.checkpoint.write import Precision
+
+BLOCKS = (16, 16)
+EIGHT = Precision(torch.float8_e4m3fn, BLOCKS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99), st.floats(-12, 6))
+def test_every_number_comes_back_within_half_a_step_of_its_block(rows, columns, seed, size):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 10**size
+    stored, scale = float8.quantised(weight, BLOCKS)
+    assert scale.shape == float8.scale_shape(weight.shape, BLOCKS)
+    back = float8.dequantised(stored, scale, BLOCKS)
+    step = scale.repeat_interleave(16, 0)[:rows].repeat_interleave(16, 1)[:, :columns]
+    assert ((back - weight).abs() <= torch.maximum(weight.abs() / 16, step / 512) * 1.0001).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_from_the_second_trip_on_nothing_changes(dtype):
+    first = torch.randn(300, 260, generator=torch.Generator().manual_seed(0))
+    trips = []
+    for _ in range(4):
+        stored, scale = float8.quantised(first)
+        trips.append((stored.view(torch.uint8), scale))
+        first = float8.dequantised(stored, scale).to(dtype).float()
+    for (a, b), (c, d) in zip(trips[1:], trips[2:], strict=False):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+
+
+def test_zeros_stay_zeros():
+    stored, scale = float8.quantised(torch.zeros(20, 20), BLOCKS)
+    assert (scale == 1).all()
+    assert float8.dequantised(stored, scale, BLOCKS).count_nonzero() == 0
+
+
+def quantised(model, folder):
+    folder.mkdir()
+    write.write(InMemory(model), folder, EIGHT, 30_000)
+    return folder
+
+
+def test_matrices_of_the_layers_are_quantised_and_nothing_else(build, tmp_path):
+    folder = Folder(quantised(build(num_nextn_predict_layers=1), tmp_path / "a"))
+    eight = {name for name in folder.tensors if folder.is_quantised(name)}
+    assert "model.layers.1.mlp.experts.7.down_proj.weight" in eight
+    assert "model.layers.3.self_attn.kv_b_proj.weight" in eight
+    assert not {n for n in eight if "norm" in n or "gate.weight" in n or "embed" in n or "head" in n or "eh_proj" in n}
+    assert folder.entry("model.norm.weight").dtype == torch.bfloat16
+    assert folder.entry("model.layers.1.mlp.gate.e_score_correction_bias").dtype == torch.float32
+    page = json.loads((folder.path / "config.json").read_text())["quantization_config"]
+    assert page == {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [16, 16],
+    }
+
+
+def test_a_folder_of_fp8_loads_verifies_and_passes_unchanged(model, tmp_path):
+    first = quantised(model, tmp_path / "a")
+    check(first)
+    figures = verify(first, InMemory(model))
+    assert figures.tensor_difference == figures.logit_difference == 0
+    assert figures.rounding_difference > 0
+    second = tmp_path / "b"
+    second.mkdir()
+    write.write(Folder(first), second, EIGHT, 10**9)
+    ours = load_file(second / "model.safetensors")
+    for path in first.glob("*.safetensors"):
+        for name, tensor in load_file(path).items():
+            assert torch.equal(ours[name].view(torch.uint8), tensor.view(torch.uint8)), name
+    loaded = hf.load(first, torch.float32)
+    direct = float8.dequantised(*float8.quantised(model.layers[1].self_attn.o_proj.weight.detach(), BLOCKS), BLOCKS)
+    assert torch.equal(loaded.layers[1].self_attn.o_proj.weight, direct)
+
+
+def test_rows_that_begin_within_a_block_are_read(model, tmp_path):
+    folder = Folder(quantised(model, tmp_path / "a"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    whole = folder.read(name)
+    for rows in ((0, 5), (3, 20), (17, 64), (16, 32)):
+        assert torch.equal(folder.read(name, rows), whole[slice(*rows)])
+
+
+def test_transformers_dequantises_to_the_same_numbers(model, tmp_path):
+    """By its own formula: stored · scale of the block."""
+    folder = Folder(quantised(model, tmp_path / "a"))
+    name = "model.layers.2.mlp.experts.5.gate_proj.weight"
+    stored, scale = folder.raw(name).float(), folder.scale(name)
+    expected = stored * scale.repeat_interleave(16, 0)[:32].repeat_interleave(16, 1)[:, :32]
+    assert torch.equal(folder.read(name), expected)
