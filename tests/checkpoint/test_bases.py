@@ -54,7 +54,7 @@ def test_bases_of_bases_go_along_too(foreign, tmp_path):
 
 def test_without_the_text_of_a_licence_nothing_is_written(foreign, tmp_path):
     (foreign / "LICENSE").unlink()
-    with pytest.raises(CheckpointError, match="their-model has no LICENSE file.*--i-have-the-licence"):
+    with pytest.raises(CheckpointError, match=r"their-model has no LICENSE file.*--i-have-the-licence"):
         convert(foreign, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
     with pytest.raises(CheckpointError, match="No such file"):

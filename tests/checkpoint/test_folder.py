@@ -20,11 +20,15 @@ def written(model, folder, shard_bytes=10**9):
     return folder
 
 
+def read_all(folder):
+    source = Folder(folder)
+    for name in source.tensors:
+        source.read(name)
+
+
 def one_line(folder, *words):
     with pytest.raises(CheckpointError) as caught:
-        source = Folder(folder)
-        for name in source.tensors:
-            source.read(name)
+        read_all(folder)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -72,14 +76,11 @@ def test_any_file_of_the_library_is_read(tmp_path_factory, kinds):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, content):
+def test_any_bytes_are_refused_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "x.safetensors"
     path.write_bytes(content)
-    try:
+    with pytest.raises(CheckpointError, match=r"^[^\n]*x\.safetensors is damaged[^\n]*$"):
         Shard(path)
-    except CheckpointError as error:
-        assert "\n" not in str(error)
-        assert "x.safetensors is damaged" in str(error)
 
 
 def test_a_header_that_claims_ten_gigabytes_is_not_believed(model, tmp_path):

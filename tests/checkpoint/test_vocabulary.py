@@ -30,10 +30,8 @@ def test_known_tokens_keep_their_rows_and_new_ones_are_a_mean(build, tokenizer, 
     assert [len(pieces) for pieces in rows[-3:]] == [1, 2, 3]
     extended = Extended(InMemory(model), rows)
     assert extended.config.vocab_size == 264
-    for name, old in (
-        ("model.embed_tokens.weight", model.embed_tokens.weight),
-        ("lm_head.weight", model.lm_head.weight),
-    ):
+    for name, table in (("model.embed_tokens.weight", model.embed_tokens), ("lm_head.weight", model.lm_head)):
+        old = table.weight
         new = extended.read(name)
         assert torch.equal(new[:262], old[:262].detach())
         a, b, c = (rows[-1][i] for i in range(3))

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from yatsude.checkpoint import float8, streamed, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory, load
+from yatsude.checkpoint.shard import as_bytes
 from yatsude.checkpoint.write import Precision, pieces
 
 TOKENS = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -29,9 +30,7 @@ def tensors_of(folder):
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return {
-        n: (t.dtype, t.shape, hashlib.sha256(t.view(torch.uint8).numpy().tobytes()).digest()) for n, t in found.items()
-    }
+    return {name: (t.dtype, t.shape, hashlib.sha256(as_bytes(t)).digest()) for name, t in found.items()}
 
 
 def put(source, folder, precision, shard_bytes=40_000):
