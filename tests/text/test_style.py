@@ -46,9 +46,7 @@ def test_plain(sentence):
     assert sentence_style(sentence) == PLAIN
 
 
-@pytest.mark.parametrize(
-    "sentence", ["", "雨", "名前", "扱い", "書式の違い", "ありがとう。", "座りなさい。", "はい。", "OK."]
-)
+@pytest.mark.parametrize("sentence", ["", "雨", "扱い", "書式の違い", "ありがとう。", "座りなさい。", "はい。", "OK."])
 def test_undecided(sentence):
     assert sentence_style(sentence) is None
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from yatsude.checkpoint import state
 from yatsude.errors import CheckpointError
 from yatsude.model.loss import IGNORED, cross_entropy
+from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer, document_mask
 from yatsude.progress import bar, say
@@ -82,7 +83,7 @@ class Loop:
                 while self.step < steps:
                     figures, loads = self.advance()
                     progress.advance(tokens, f"loss {self.guard.smooth:.3f}")
-                    monitor.step(figures, loads)
+                    monitor.step(figures, loads, bias_ranges(self.weights.replicas[0].routers))
                     if self._due(self.settings.evaluations):
                         self._evaluate(monitor, figures)
                     if stop.is_set():

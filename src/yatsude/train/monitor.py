@@ -1,12 +1,14 @@
 """What a run tells while it runs: a line on the screen, and all of it in `log.jsonl`, one object a line.
 
 {"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
- "load": [[0.9, 1.1, ...]]}                    tokens of each expert over the mean, a list for each mixture layer
+ "load": [[0.9, 1.1, ...]],                    tokens of each expert over the mean, a list for each mixture layer
+ "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
+ "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
 {"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from yatsude.files import new_file
 from yatsude.model.router_stats import relative_load
 from yatsude.progress import say
+from yatsude.train.evenness import STEPS, Evenness
 
 __all__ = ["Monitor", "read_log"]
 
@@ -27,17 +30,31 @@ class Monitor:
         with new_file(path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._stream = path.open("a", encoding="utf-8")
+        self._evenness = Evenness()
+        for line in [line for line in kept if "load" in line][-2 * STEPS :]:
+            self._evenness.add(line["load"])
 
-    def step(self, figures: Mapping[str, Any], loads: Tensor) -> None:
-        """Log one training step; `loads` are tokens an expert, shape (mixture layers, E)."""
-        self._write({**figures, "load": [[round(v, 3) for v in row] for row in relative_load(loads).tolist()]})
+    def step(self, figures: Mapping[str, Any], loads: Tensor, biases: Sequence[float | None] = ()) -> None:
+        """Log one training step; `loads` are tokens an expert, (mixture layers, E), `biases` the layers' ranges."""
+        load = [[round(v, 3) for v in row] for row in relative_load(loads).tolist()]
+        self._evenness.add(load)
+        line = {**figures, "load": load}
+        if known := [value for value in biases if value is not None]:
+            line["bias_range"] = round(max(known), 4)
+        if figures["step"] % STEPS == 0:
+            line |= self._evenness.figures()
+            for warning in self._evenness.warnings():
+                say(warning)
+        self._write(line)
 
     def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
         """Log and say a score on validation text."""
         self._write(figures)
+        balance = self._evenness.phrase()
         say(
             f"step {figures['step']:,} of {steps:,}: {figures['bits_per_character']:.3f} bits per character"
             f" in validation, training loss {figures['loss']:.3f} nats a token, {figures['seconds']:.0f} s"
+            + (f", {balance}" if balance else "")
         )
 
     def close(self) -> None:
