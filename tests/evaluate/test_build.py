@@ -35,7 +35,7 @@ def test_a_whole_evaluation(home, tmp_path):
     assert summary.chat is not None
     for word in ("Kneser-Ney", "専門家の負荷", "対話の試験", "2-gram", "CC0-1.0", "メモリに置く", "PyTorch"):
         assert word in html
-    assert html.count("<svg") == 7  # bars, scores, two losses, three heat maps
+    assert html.count("<svg") == 8  # bars, scores, two losses, load, information, lift of two kinds
     assert not re.search(r'<script|src="http|href="http|@import|url\(http', html)
 
 
@@ -59,6 +59,7 @@ def test_figures_and_manifest(home, tmp_path):
     assert page["results"]["chat"]["answers"][0]["task"] == "to_japanese"
     found = manifest.read(tmp_path / "out", "evaluate")
     manifest.check(tmp_path / "out", found)
+    assert (tmp_path / "out" / "router.jsonl").read_text("utf-8").count("\n") > 10
     assert [entry.stage for entry in found.inputs] == ["train", "data", "tokenizer", "tune"]
     assert [licence.source for licence in found.licences] == ["mine"]
 

@@ -2,6 +2,7 @@
 
 FOLDER/report.html     one self-contained page        FOLDER/recipe.toml     the resolved settings
 FOLDER/figures.json    headline and details           FOLDER/manifest.json   what was evaluated, and all licences
+FOLDER/router.jsonl    the router board, see board.py
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter
 
 from yatsude import manifest, recipe
 from yatsude.errors import DataError
-from yatsude.evaluate import report
+from yatsude.evaluate import board, report
 from yatsude.evaluate.measure import Inputs, measure
 from yatsude.evaluate.results import Chat, Crossing, Results, total
 from yatsude.evaluate.settings import EvaluateSettings
@@ -67,10 +68,12 @@ def build(
         chat_model=chat_model,
     )
     found = measure(settings, places)
+    say(board.screen(found.experts))
     summary = _summary(found, folder, start)
     headline = _headline(summary, found.chat)
     with new_folder(folder) as draft:
         report.page(found).write(draft / "report.html")
+        board.write(draft / "router.jsonl", found.experts)
         with new_file(draft / "figures.json") as file:
             details = TypeAdapter(Results).dump_python(found, mode="json")
             file.write_text(

@@ -94,7 +94,15 @@ def _model(
     kinds = heldout.parts(held_out, settings.documents)
     with bar("score held-out text", sum(int(p.characters.sum()) for p in kinds.values()), "characters") as progress:
         mine = bits.measure(model, heldout.parts(held_out, settings.documents, progress.advance), settings.window)
-    experts = router.measure(model, kinds, settings.window, settings.router_tokens)
+    experts = router.measure(
+        model,
+        engine.tokenizer,
+        {name: part.documents() for name, part in kinds.items()},
+        window=settings.window,
+        tokens=settings.router_tokens,
+        shuffles=settings.router_shuffles,
+        seed=settings.seed,
+    )
     return model.config, mine, experts, samples.continue_beginnings(engine, kinds, settings)
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-from yatsude.evaluate.results import Chat, Curve, ExpertLoad, Quality, Results, total
+from yatsude.evaluate import router_page
+from yatsude.evaluate.results import Chat, Curve, Quality, Results, total
 from yatsude.evaluate.words import PARTS, answer_verdict, chat_verdict, crossing_text, kind_name, quality_verdict
 from yatsude.report.page import Page
-from yatsude.report.pictures import bars, heat_map, lines
+from yatsude.report.pictures import bars, lines
 from yatsude.spec.tasks import TASKS
 
 __all__ = ["page"]
 
 MODEL = "このモデル model"
-PICTURED_KINDS = 4
-"""So many kinds of text have a heat map of their own, the largest first; the table names all."""
 HEADROOM = 0.6
 """Bits per character shown above the worst line: the first minutes of a curve lie far outside."""
 SHOWN = 90
@@ -33,7 +32,7 @@ def page(results: Results) -> Page:
         _training(sheet, results.training, results.quality)
     if results.tuning:
         _tuning(sheet, results.tuning)
-    _experts(sheet, results.experts)
+    router_page.section(sheet, results.experts)
     _samples(sheet, results)
     if results.chat:
         _chat(sheet, results.chat)
@@ -128,40 +127,6 @@ def _loss(sheet: Page, curve: Curve, name: str) -> None:
             ),
             f"{name}、{curve.tokens:,} トークン。隣り合うステップの平均。 Mean of neighbouring steps.",
         )
-
-
-def _experts(sheet: Page, load: ExpertLoad) -> None:
-    sheet.section("専門家の負荷 · Load of the experts")
-    if not load.all:
-        sheet.text("このモデルには専門家の混合がありません。 This model has no mixture layer.")
-        return
-    sheet.text(
-        "1.00 はその層の平均どおり。緑は忙しく、黄土色は暇な専門家。色の濃さは図ごとに決まる。"
-        " 1.00 is the mean of the layer; green is busier, ochre idler; each picture has a scale of its own."
-    )
-    layers = [f"層 {number}" for number in range(1, len(load.all) + 1)]
-    experts = [str(number) for number in range(1, len(load.all[0]) + 1)]
-    labels = {"x_label": "専門家 expert", "y_label": "層 layer"}
-    sheet.picture(
-        heat_map(load.all, rows=layers, columns=experts, centre=1.0, **labels),
-        f"すべての文章（種類ごとに同じ重み、{load.tokens:,} トークン）。 All text, each kind weighing the same.",
-    )
-    if len(load.kinds) > 1:
-        for kind in list(load.kinds)[:PICTURED_KINDS]:
-            sheet.picture(
-                heat_map(load.kinds[kind], rows=layers, columns=experts, centre=1.0, **labels), kind_name(kind)
-            )
-    rows = zip(layers, load.busiest, load.idlest, load.entropy, load.dead, load.information, strict=True)
-    sheet.table(
-        ["層 layer", "最多 busiest", "最少 idlest", "エントロピー %", "不使用 dead", "種類の情報 bits"],
-        [
-            [layer, round(busy, 3), round(idle, 3), 100 * entropy, dead, round(information, 3)]
-            for layer, busy, idle, entropy, dead, information in rows
-        ],
-        "最多と最少は平均に対する比。種類の情報は、1 トークンの専門家がその文章の種類について教えるビット数"
-        "（0 なら専門家は種類を分けていない）。 Load over the mean; entropy as a share of the greatest; bits that"
-        " a token's expert tells about the kind of its text.",
-    )
 
 
 def _samples(sheet: Page, results: Results) -> None:

@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Iterable
 
+from yatsude.evaluate.information import Information
+from yatsude.model.router_stats import LayerLoad, Percentiles
+
 __all__ = [
     "JAPANESE_BAR",
     "TOO_OFTEN",
@@ -17,6 +20,7 @@ __all__ = [
     "Results",
     "Sample",
     "Source",
+    "Specialist",
     "total",
 ]
 
@@ -95,6 +99,21 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Specialist:
+    """An expert that one kind of text uses more than the others do; layers and experts are counted from 1."""
+
+    layer: int
+    expert: int
+    kind: str
+    lift: float
+    """Share of the kind's tokens that it gets, over its share of all text with the kinds weighing the same."""
+    bits: float
+    """Its part of the layer's information."""
+    tokens: tuple[str, ...]
+    """Tokens that it gets most often over what their frequency would bring."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpertLoad:
     """Where tokens went; L mixture layers, E experts, lists of lists from the bottom layer up."""
 
@@ -102,14 +121,18 @@ class ExpertLoad:
     """Tokens of each expert over the mean of its layer, the kinds of text weighing the same: (L, E)."""
     kinds: dict[str, list[list[float]]]
     """The same for each kind of text alone."""
-    busiest: list[float]
-    idlest: list[float]
-    entropy: list[float]
-    """Of each layer, as a share of the greatest possible."""
-    dead: list[int]
-    """Experts of each layer that received no token at all."""
-    information: list[float]
-    """Bits that the expert of one token tells about the kind of its text, for each layer."""
+    styles: dict[str, list[list[float]]]
+    """The same for each style, in kinds of text that have both, these weighing the same; empty where none has."""
+    layers: list[LayerLoad]
+    """Figures of each layer, of `all`."""
+    percentiles: dict[str, Percentiles]
+    """Those figures over the layers."""
+    by_kind: Information | None
+    """What an expert tells about the kind of text; None where there are not two kinds with two units of text each."""
+    by_style: Information | None
+    """What it tells about the style within one kind of text, likewise."""
+    specialists: tuple[Specialist, ...]
+    """The experts that tell most about the kind, most telling first."""
     tokens: int
 
 

@@ -21,6 +21,8 @@ class EvaluateSettings:
     """Tokens read at a time while scoring; best as long as the sequences of training."""
     router_tokens: int = 16_384
     """Held-out tokens on which the experts' load is counted, shared evenly by the kinds of text."""
+    router_shuffles: int = 200
+    """How often kinds and styles are dealt anew to the texts, to see what experts tell about them by chance."""
     samples: int = 6
     """Held-out beginnings that the model continues."""
     sample_tokens: int = 48
@@ -40,6 +42,7 @@ class EvaluateSettings:
         least = {
             "window": 2,
             "router_tokens": 1,
+            "router_shuffles": 19,
             "samples": 0,
             "sample_tokens": 1,
             "chat_prompts": 1,

@@ -3,11 +3,38 @@
 Differences are written with a sign, as the n-gram's bits minus the model's: above zero the model is better.
 """
 
+from yatsude.evaluate.information import Information
 from yatsude.evaluate.results import JAPANESE_BAR, TOO_OFTEN, Answer, Chat, Crossing, Quality, total
+from yatsude.text.style import PLAIN, POLITE
 
-__all__ = ["KINDS", "PARTS", "answer_verdict", "chat_verdict", "crossing_text", "kind_name", "quality_verdict"]
+__all__ = [
+    "ABOUT",
+    "BEYOND",
+    "KINDS",
+    "PARTS",
+    "answer_verdict",
+    "chat_verdict",
+    "crossing_text",
+    "information_verdict",
+    "kind_name",
+    "quality_verdict",
+]
 
-KINDS = {"dialogue": "対話文 dialogue", "technical": "技術文書 technical", "own": "自分の文書 own", "hub": "ハブ hub"}
+KINDS = {
+    "dialogue": "対話文 dialogue",
+    "technical": "技術文書 technical",
+    "literature": "文学 literature",
+    "law": "法令 law",
+    "code": "プログラム code",
+    "own": "自分の文書 own",
+    "hub": "ハブ hub",
+    POLITE: "敬体（です・ます） polite",
+    PLAIN: "常体（だ・である） plain",
+}
+ABOUT = {"kind": ("文章の種類", "the kind of text"), "style": ("敬体と常体の違い", "polite or plain style")}
+"""What an expert may tell something about."""
+BEYOND = 0.05
+"""A p below it is called beyond chance."""
 PARTS = {
     "embedding": "埋め込み embedding",
     "attention": "注意機構 attention",
@@ -42,6 +69,31 @@ def quality_verdict(quality: Quality) -> tuple[str, str]:
     japanese.append("括弧の中は n-gram の値との差です。")
     english.append("In brackets: bits per character of the n-gram minus the model's.")
     return "".join(japanese), " ".join(english)
+
+
+def information_verdict(about: str, found: Information | None) -> tuple[str, str]:
+    """Say whether experts tell kinds ("kind") or styles ("style") apart beyond chance, and by how much."""
+    ja, en = ABOUT[about]
+    if found is None:
+        return (
+            f"{ja}は比べられません（二つ以上の文章の単位を持つものが、二つはありません）。",
+            f"Nothing to compare for {en}: two with two units of text each are needed.",
+        )
+    mean, most = found.mean, found.most
+    japanese = (
+        f"層の平均で {mean.bits:.3f} ビット（ありうる最大 {most:.2f} ビットの {100 * mean.bits / most:.1f} %）、"
+        f"偶然なら {mean.chance:.3f}（95 % は {mean.chance_95:.3f} 未満）、p = {mean.p:.3f}。"
+    )
+    english = (
+        f"a mean over the layers of {mean.bits:.3f} bits ({100 * mean.bits / most:.1f} % of the most there can be,"
+        f" {most:.2f}), by chance {mean.chance:.3f} (95 % below {mean.chance_95:.3f}), p = {mean.p:.3f}."
+    )
+    if mean.p < BEYOND:
+        return f"専門家は{ja}を偶然を超えて分けています: {japanese}", f"Experts tell {en} beyond chance: {english}"
+    return (
+        f"専門家が{ja}を分けているとは、偶然を超えては言えません: {japanese}",
+        f"Experts do not tell {en} beyond chance: {english}",
+    )
 
 
 def crossing_text(crossing: Crossing) -> str:

@@ -97,11 +97,12 @@ def heat_map(
     x_label: str = "",
     y_label: str = "",
     centre: float,
+    reach: float | None = None,
 ) -> str:
     """Draw a table of numbers, shape (rows, columns), as coloured cells, row 0 on top.
 
-    What lies below and above `centre`, such as 1.0 for an even load, has different colours. Cells show their
-    number while there is room for it.
+    What lies below and above `centre`, such as 1.0 for an even load, has different colours, darkest from `reach`
+    away on (not given: where the table lies farthest). Cells show their number while there is room for it.
     """
     from matplotlib.colors import LinearSegmentedColormap, Normalize  # noqa: PLC0415 - slow to import
 
@@ -109,7 +110,7 @@ def heat_map(
     cell = max(3.0, min(30.0, 420 / max(len(rows), 1)))
     left, top = 14 + max(map(_wide, rows), default=0), 24 if y_label else 6
     figure, axes = _canvas(int(cell * len(rows)) + top + 40, left=left, right=8, top=top, bottom=40)
-    reach = float(np.abs(table - centre).max()) or 1.0
+    reach = reach or float(np.abs(table - centre).max()) or 1.0
     norm = Normalize(centre - reach, centre + reach)
     shades = LinearSegmentedColormap.from_list("loads", LOADS)
     many = table.size > 4096  # as one bitmap: a path a cell would weigh megabytes
@@ -130,8 +131,13 @@ def heat_map(
     return _finish(figure, f"{y_label} × {x_label}")
 
 
-def bars(values: Mapping[str, float], *, emphasis: Collection[str] = ()) -> str:
-    """Draw one horizontal bar a name, its value at its end; names in `emphasis` have the strong colour."""
+def bars(
+    values: Mapping[str, float], *, emphasis: Collection[str] = (), marks: Mapping[str, float] | None = None
+) -> str:
+    """Draw one horizontal bar a name, its value at its end; names in `emphasis` have the strong colour.
+
+    `marks` are ticks across the bars of those names, such as what chance would give.
+    """
     shown = {name: f"{value:,.3f}" for name, value in values.items()}
     left, right = (14 + max(map(_wide, texts), default=0) for texts in (shown, shown.values()))
     figure, axes = _canvas(22 * len(values) + 12, left=left, right=right, top=4, bottom=4)
@@ -139,7 +145,10 @@ def bars(values: Mapping[str, float], *, emphasis: Collection[str] = ()) -> str:
     colours = [COLOURS[0] if name in emphasis or not emphasis else RULE for name in values]
     axes.barh(places, list(values.values()), height=0.62, color=colours)
     for place, (name, text) in enumerate(shown.items()):
-        axes.annotate(text, (max(values[name], 0), place), (5, 0), textcoords="offset points", **_text(INK))
+        end = max(values[name], (marks or {}).get(name, 0), 0)
+        axes.annotate(text, (end, place), (5, 0), textcoords="offset points", **_text(INK))
+        if marks and name in marks:
+            axes.plot([marks[name]] * 2, [place - 0.42, place + 0.42], color=COLOURS[3], linewidth=1.6)
     axes.set_yticks(places, list(values))
     axes.tick_params(length=0, labelsize=SIZE, labelcolor=INK)
     axes.set_xticks([])
