@@ -62,8 +62,9 @@ def planted(tokenizer, expert=5):
     initialise(model, 0)
     token = tokenizer.encode("法")[-1]
     with torch.no_grad():
-        model.embed_tokens.weight[token] += 3
-        model.routers[0].weight[expert] += 1
+        model.embed_tokens.weight[:, 0] = -1
+        model.embed_tokens.weight[token, 0] = 1
+        model.routers[0].weight[expert] = torch.eye(model.config.hidden_size)[0]
     generator = np.random.default_rng(0)
     words = generator.integers(20, tokenizer.vocab_size, (24, 64))
     words[words == token] = 20
@@ -76,9 +77,9 @@ def test_an_expert_planted_for_a_kind_is_on_the_board(tokenizer):
     model, kinds, word = planted(tokenizer)
     found = measure(model, tokenizer, kinds, window=64, tokens=4096, shuffles=99, seed=0)
     assert found.by_kind.mean.p == 0.01
-    first = next(s for s in found.specialists[:2] if s.expert == 6)  # the token's second expert may tell as much
-    assert (first.layer, first.kind) == (1, "law")
-    assert first.lift > 1.2
+    first = found.specialists[0]
+    assert (first.layer, first.expert, first.kind) == (1, 6, "law")
+    assert first.lift == pytest.approx(2)
     assert not word or first.tokens[0] == word
     assert [s.bits for s in found.specialists] == sorted((s.bits for s in found.specialists), reverse=True)
     assert sum(s.bits for s in found.specialists) == pytest.approx(found.by_kind.layers[0].bits)  # all eight experts
@@ -135,4 +136,5 @@ def test_the_page_has_a_picture_of_every_kind_and_says_what_chance_says(home, mo
     html = page.html()
     assert html.count("<svg") == 1 + 1 + 2  # load, information, two kinds
     assert f"p = {found.by_kind.mean.p:.3f}" in html
-    assert ("beyond chance" in html) and ("比べられません" in html)
+    assert "beyond chance" in html
+    assert "比べられません" in html
