@@ -77,10 +77,10 @@ def test_an_expert_planted_for_a_kind_is_on_the_board(tokenizer):
     model, kinds, word = planted(tokenizer)
     found = measure(model, tokenizer, kinds, window=64, tokens=4096, shuffles=99, seed=0)
     assert found.by_kind.mean.p == 0.01
-    first = found.specialists[0]
-    assert (first.layer, first.expert, first.kind) == (1, 6, "law")
-    assert first.lift == pytest.approx(2)
-    assert not word or first.tokens[0] == word
+    mine = next(special for special in found.specialists if special.expert == 6)
+    assert (mine.layer, mine.kind) == (1, "law")
+    assert mine.lift == pytest.approx(2)
+    assert word == "" or mine.tokens[0] == word
     assert [s.bits for s in found.specialists] == sorted((s.bits for s in found.specialists), reverse=True)
     assert sum(s.bits for s in found.specialists) == pytest.approx(found.by_kind.layers[0].bits)  # all eight experts
 
