@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from yatsude.errors import DataError
@@ -55,3 +57,19 @@ def test_a_line_counts_as_crossed_only_if_the_curve_stays_below(tmp_path):
     assert crossed.minute == pytest.approx(32.5 / 60)
     (lost,) = curve.read(log, [ngram(3, 1.9)]).crossings
     assert lost.minute is None
+
+
+def test_how_even_the_load_was_while_training(tmp_path):
+    path = tmp_path / "log.jsonl"
+    rows = [[[0.5, 1.5], [1.0, 1.0]], [[1.0, 1.0], [0.9, 1.1]]]
+    lines = [{"step": n + 1, "loss": 1.0, "tokens": 1, "seconds": n, "load": load} for n, load in enumerate(rows)]
+    lines[1]["drift"] = 0.25
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    found = curve.read(path)
+    assert (found.busiest, found.idlest, found.drift) == ([1.5, 1.1], [0.5, 0.9], 0.25)
+
+
+def test_a_model_without_experts_has_no_load_to_show(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0, "tokens": 1, "seconds": 1, "load": []}\n', encoding="utf-8")
+    assert curve.read(path).busiest == []

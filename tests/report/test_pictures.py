@@ -85,3 +85,19 @@ def test_crossing_is_the_first_time_at_the_level(y, level, x):
 def test_importing_pictures_does_not_import_matplotlib():
     code = "import sys, yatsude.report.pictures, yatsude.report.page; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_marks_are_ticks_and_the_number_stands_beyond_them():
+    plain, marked = bars({"層 1": 0.2, "層 2": 0.1}), bars({"層 1": 0.2, "層 2": 0.1}, marks={"層 1": 0.4})
+    assert plain != marked
+    assert marked.count("<path") == plain.count("<path") + 1
+    assert {"0.200", "0.100"} <= set(words(marked))
+
+
+def test_two_heat_maps_of_one_reach_have_the_same_colours():
+    def colours(table, **more):
+        svg = heat_map(table, rows=["一"], columns=["0", "1"], centre=1.0, **more)
+        return re.findall(r"fill: (#[0-9a-f]{6})", svg)
+
+    assert colours([[0.5, 1.5]])[:2] == colours([[0.0, 2.0]])[:2]
+    assert colours([[0.5, 1.5]], reach=1.0)[:2] != colours([[0.0, 2.0]], reach=1.0)[:2]

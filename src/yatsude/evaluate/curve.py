@@ -25,7 +25,8 @@ def read(log: Path, ngrams: Sequence[NgramBits] = ()) -> Curve:
     scores = [line for line in lines if "bits_per_character" in line]
     if not steps:
         raise DataError(f"{log} has no training step; give the log of a run of 'yatsude train' or 'yatsude tune'")
-    minutes, losses = _thinned([line["seconds"] / 60 for line in steps], [line["loss"] for line in steps])
+    minutes, losses = (_thinned(column) for column in ([s["seconds"] / 60 for s in steps], [s["loss"] for s in steps]))
+    loads = _thinned([line["load"] for line in steps]) if np.size(steps[0]["load"]) else []
     curve = Curve(
         minutes=minutes,
         losses=losses,
@@ -33,6 +34,9 @@ def read(log: Path, ngrams: Sequence[NgramBits] = ()) -> Curve:
         scores=[line["bits_per_character"] for line in scores],
         tokens=steps[-1]["tokens"],
         crossings=(),
+        busiest=[float(np.max(load)) for load in loads],
+        idlest=[float(np.min(load)) for load in loads],
+        drift=next((line["drift"] for line in reversed(steps) if "drift" in line), None),
     )
     found = crossings(curve.score_minutes, curve.scores, ngrams)
     return Curve(**{**vars(curve), "crossings": found})
@@ -71,7 +75,7 @@ def _lines(log: Path) -> list[dict[str, Any]]:
         raise DataError(f"{log} is no log of a training run ({error}); check the path, or leave it out") from None
 
 
-def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Average neighbours until at most `POINTS` points are left."""
-    groups = np.array_split(np.arange(len(x)), min(POINTS, len(x)))
-    return [float(np.mean(np.take(x, g))) for g in groups], [float(np.mean(np.take(y, g))) for g in groups]
+def _thinned(values: Sequence[Any]) -> list[Any]:
+    """Average neighbours, numbers or tables of them, until at most `POINTS` are left."""
+    groups = np.array_split(np.asarray(values, float), min(POINTS, len(values)))
+    return [group.mean(0).tolist() for group in groups]

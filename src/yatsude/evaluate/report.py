@@ -112,6 +112,7 @@ def _training(sheet: Page, curve: Curve, quality: Quality) -> None:
             "時刻は学習の計算だけを数え、途中の測定や開始前の準備を含まない。 Minutes of training steps alone.",
         )
     _loss(sheet, curve, "学習の損失 training loss")
+    router_page.balance(sheet, curve)
 
 
 def _tuning(sheet: Page, curve: Curve) -> None:

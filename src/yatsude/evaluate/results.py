@@ -96,6 +96,11 @@ class Curve:
     """Bits per character of validation text."""
     tokens: int
     crossings: tuple[Crossing, ...] = ()
+    busiest: list[float] = dataclasses.field(default_factory=list)
+    """Load of the busiest expert of all layers over the mean of its layer, at `minutes`; empty without experts."""
+    idlest: list[float] = dataclasses.field(default_factory=list)
+    drift: float | None = None
+    """Share of the load that moved to other experts in the last hundred steps the log tells of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

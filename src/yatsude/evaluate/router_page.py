@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from yatsude.evaluate.information import Information
-from yatsude.evaluate.results import ExpertLoad
+from yatsude.evaluate.results import Curve, ExpertLoad
 from yatsude.evaluate.router import lift
 from yatsude.evaluate.words import ABOUT, information_verdict, kind_name
 from yatsude.report.page import Page
-from yatsude.report.pictures import bars, heat_map
+from yatsude.report.pictures import bars, heat_map, lines
 
-__all__ = ["section"]
+__all__ = ["balance", "section"]
 
 PICTURED_KINDS = 6
 """So many kinds of text have a heat map of their own; `router.jsonl` has all."""
@@ -48,6 +48,26 @@ def section(sheet: Page, load: ExpertLoad) -> None:
     for tables in (load.kinds, load.styles):
         _lifts(sheet, tables)
     _specialists(sheet, load)
+
+
+def balance(sheet: Page, curve: Curve) -> None:
+    """Add how evenly the experts were used while the model was trained."""
+    if len(curve.busiest) < 2:
+        return
+    moved = (
+        "" if curve.drift is None else f"最後の 100 ステップで負荷の {100 * curve.drift:.1f} % が別の専門家へ移った。"
+    )
+    drift = "" if curve.drift is None else f" In the last hundred steps {100 * curve.drift:.1f} % of the load moved."
+    sheet.picture(
+        lines(
+            {"最多 busiest": (curve.minutes, curve.busiest), "最少 idlest": (curve.minutes, curve.idlest)},
+            x_label="分 minutes",
+            y_label="平均に対する負荷 load over the mean",
+            height=220,
+        ),
+        f"学習中に最も忙しい専門家と最も暇な専門家（全層で）。{moved} The busiest and the idlest expert of all layers"
+        f" while training.{drift}",
+    )
 
 
 def _load(sheet: Page, load: ExpertLoad) -> None:
