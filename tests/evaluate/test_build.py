@@ -35,7 +35,7 @@ def test_a_whole_evaluation(home, tmp_path):
     assert summary.chat is not None
     for word in ("Kneser-Ney", "専門家の負荷", "対話の試験", "2-gram", "CC0-1.0", "メモリに置く", "PyTorch"):
         assert word in html
-    assert html.count("<svg") == 9  # bars, scores, two losses, load twice, information, lift of two kinds
+    assert html.count("<svg") == 10  # bars, scores, two losses, load twice, information twice, lift of two kinds
     assert not re.search(r'<script|src="http|href="http|@import|url\(http', html)
 
 

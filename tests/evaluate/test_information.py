@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yatsude.evaluate.information import against_chance, comparable, information, shares
+from yatsude.evaluate.information import (
+    against_chance,
+    comparable,
+    information,
+    information_given_token,
+    shares,
+    token_against_chance,
+)
 
 TABLES = st.integers(2, 8).flatmap(
     lambda units: st.tuples(
@@ -138,3 +145,32 @@ def test_the_same_seed_gives_the_same_chance(seed):
     one, two = (against_chance(counts, labels, [""] * 8, shuffles=19, seed=seed) for _ in range(2))
     assert one == two
     assert 0 < one.mean.p <= 1
+
+
+def test_given_the_token_a_router_that_looks_it_up_tells_nothing():
+    # two tokens, two experts: token 0 always goes to expert 0, token 1 to expert 1, and law has more of token 0
+    looked_up = np.array([[[9, 0], [0, 1]], [[2, 0], [0, 7]]])
+    labels = np.array(["law", "talk"])
+    assert information(looked_up.sum(1)[:, None], labels, np.array(["", ""]))[0] > 0.2
+    assert information_given_token(looked_up, labels) == 0
+    # the same token goes to another expert in talk: one bit for it, none for the other token
+    by_context = np.array([[[4, 0], [0, 4]], [[0, 4], [0, 4]]])
+    assert information_given_token(by_context, labels) == pytest.approx(0.5)
+
+
+def test_given_the_token_chance_is_held_against_the_truth():
+    generator = np.random.default_rng(0)
+    labels = ["law", "talk"] * 10
+    by_token = [generator.multinomial(20, share, 20) for share in ([0.7, 0.2, 0.1], [0.1, 0.2, 0.7])]
+    lookup = np.stack(by_token, axis=1)
+    found = token_against_chance([lookup], labels, shuffles=99, seed=0)
+    assert found.mean.p > 0.05
+    assert found.mean.bits == pytest.approx(found.mean.chance, abs=0.02)
+    turned = lookup.copy()
+    turned[::2] = lookup[::2, :, ::-1]  # law sends the same tokens elsewhere
+    assert token_against_chance([lookup, turned], labels, shuffles=99, seed=0).layers[1].p == 0.01
+
+
+def test_given_the_token_nothing_to_compare():
+    assert token_against_chance([np.ones((3, 2, 2), int)], ["a", "a", "b"], shuffles=19, seed=0) is None
+    assert token_against_chance([], ["a", "a", "b", "b"], shuffles=19, seed=0) is None

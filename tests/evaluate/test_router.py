@@ -57,11 +57,13 @@ def test_lift_is_load_over_the_mean_of_the_kinds():
 
 
 def planted(tokenizer, expert=5):
-    """A model that sends "法" to one expert, in texts that are otherwise alike."""
+    """A model that sends "法" to one expert, in texts that are otherwise alike; no token looks at another."""
     model = Transformer(preset("pico", vocab_size=tokenizer.vocab_size, num_hidden_layers=2)).eval()
     initialise(model, 0)
     token = tokenizer.encode("法")[-1]
     with torch.no_grad():
+        for layer in model.layers:
+            layer.self_attn.o_proj.weight.zero_()
         model.embed_tokens.weight[:, 0] = -1
         model.embed_tokens.weight[token, 0] = 1
         model.routers[0].weight[expert] = torch.eye(model.config.hidden_size)[0]
@@ -77,6 +79,7 @@ def test_an_expert_planted_for_a_kind_is_on_the_board(tokenizer):
     model, kinds, word = planted(tokenizer)
     found = measure(model, tokenizer, kinds, window=64, tokens=4096, shuffles=99, seed=0)
     assert found.by_kind.mean.p == 0.01
+    assert found.by_kind_given_token.mean.bits == pytest.approx(0)
     mine = next(special for special in found.specialists if special.expert == 6)
     assert (mine.layer, mine.kind) == (1, "law")
     assert mine.lift == pytest.approx(2)
@@ -134,7 +137,7 @@ def test_the_page_has_a_picture_of_every_kind_and_says_what_chance_says(home, mo
     page = Page("x")
     section(page, found)
     html = page.html()
-    assert html.count("<svg") == 1 + 1 + 2  # load, information, two kinds
+    assert html.count("<svg") == 1 + 2 + 2  # load, information of all tokens and token by token, two kinds
     assert f"p = {found.by_kind.mean.p:.3f}" in html
     assert "beyond chance" in html
     assert "比べられません" in html

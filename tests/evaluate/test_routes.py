@@ -60,6 +60,12 @@ def test_counts_by_hand():
     assert routes.counts(3).tolist() == [[[1, 2, 1], [0, 2, 2]], [[0, 0, 0], [0, 0, 0]], [[1, 0, 1], [0, 1, 1]]]
 
 
+def test_counts_of_some_tokens_apart():
+    routes = Routes(np.array([5, 6, 5, 7]), np.array([0, 0, 1, 1]), np.array([[[0], [1], [1], [0]]]), 2, [None])
+    (counts,) = routes.token_counts(2, np.array([5, 7]))
+    assert counts.tolist() == [[[1, 0], [0, 0]], [[0, 1], [1, 0]]]
+
+
 def test_every_token_of_every_unit_is_followed_and_no_padding(model):
     read = units({"law": documents(99, 5), "talk": documents(3, 3, 2, first=9)}, no_style, window=16, tokens=44)
     routes = follow(model, read)

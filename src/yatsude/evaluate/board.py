@@ -7,7 +7,7 @@
 {"figure": "load", "text": "law", "layer": 1, "load": [...], "lift": [...]}         a kind of text, or a style
 {"figure": "percentiles", "of": "busiest", "p10": 1.1, "p50": 1.2, "p90": 1.4}      over the layers
 {"figure": "information", "about": "kind", "layer": 1, "bits": 0.08, "chance": 0.01, "chance_95": 0.02, "p": 0.005,
- "most": 1.0, "units": {"law": 32, ...}, "shuffles": 200}      about "style" likewise; layer null: mean over the layers
+ "most": 1.0, "units": {"law": 32, ...}, "shuffles": 200}      also about "kind given token" and "style"; layer null: the mean
 {"figure": "specialist", "layer": 1, "expert": 3, "kind": "law", "lift": 1.8, "bits": 0.02, "tokens": ["条", ...]}
 """
 
@@ -56,8 +56,8 @@ def screen(load: ExpertLoad) -> str:
         names = [["layer", "expert", "prefers", "lift", "tokens over expectation"]]
         names += [[str(s.layer), str(s.expert), s.kind, f"{s.lift:.2f}", " ".join(s.tokens)] for s in load.specialists]
         text.append(_table(names))
-    text += [_sentence(name, found) for name, found in (("kind", load.by_kind), ("style", load.by_style))]
-    return "\n\n".join(text[:-2]) + "\n\n" + "\n".join(text[-2:])
+    text.append("\n".join(_sentence(about, found) for about, found in load.findings.items()))
+    return "\n\n".join(text)
 
 
 def _lines(load: ExpertLoad) -> Iterator[dict[str, Any]]:
@@ -70,7 +70,7 @@ def _lines(load: ExpertLoad) -> Iterator[dict[str, Any]]:
                 yield {"figure": "load", "text": text, "layer": number + 1, "load": tables[text][number], "lift": row}
     for name, found in load.percentiles.items():
         yield {"figure": "percentiles", "of": name, **dataclasses.asdict(found)}
-    for about, information in (("kind", load.by_kind), ("style", load.by_style)):
+    for about, information in load.findings.items():
         if information:
             yield from _information(about, information)
     for specialist in load.specialists:

@@ -12,17 +12,29 @@ together). p is the share of such deals, the true one counted in, that tell as m
 With strata, such as kinds of text, labels are compared and dealt within each alone: I is then what the label tells
 beyond the stratum.
 
-Shapes: U units of text, L mixture layers, E experts.
+Given the token, I is what is left where the words are the same: for each token the information between label and
+expert, the tokens weighing by how often they occur. It is 0 for a router that only looks the token up.
+
+Shapes: U units of text, L mixture layers, E experts, V tokens of the vocabulary.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Finding", "Information", "against_chance", "comparable", "information", "shares"]
+__all__ = [
+    "Finding",
+    "Information",
+    "against_chance",
+    "comparable",
+    "information",
+    "information_given_token",
+    "shares",
+    "token_against_chance",
+]
 
 Counts = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.str_]
@@ -92,26 +104,62 @@ def against_chance(
     if not rows.any() or not counts_ULE.shape[1]:
         return None
     counts, labels, strata = counts_ULE[rows], np.array(labels_U, str)[rows], np.array(strata_U, str)[rows]
-    true = information(counts, labels, strata)
+    deals = _deals(labels, strata, shuffles, seed)
+    return _held(np.stack([information(counts, deal, strata) for deal in deals]), labels, counts.shape[-1])
+
+
+def information_given_token(counts_UVE: Counts, labels_U: Labels) -> float:
+    """Mutual information in bits between label and expert of tokens that are the same."""
+    flat = counts_UVE.reshape(len(counts_UVE), -1).astype(np.float32)
+    of_label = np.stack([labels_U == label for label in np.unique(labels_U)]).astype(np.float32)
+    labelled_KVE = (of_label @ flat).reshape(-1, *counts_UVE.shape[1:]).astype(np.float64)
+    bits = _surprise(labelled_KVE.sum(0)) - _surprise(labelled_KVE)
+    return max(bits / max(float(counts_UVE.sum()), 1), 0.0)
+
+
+def token_against_chance(
+    layers: Iterable[Counts], labels_U: Sequence[str], *, shuffles: int, seed: int
+) -> Information | None:
+    """Hold the information given the token against chance; `layers` are counts (U, V, E), bottom to top.
+
+    None where fewer than two labels can be compared, or no layer or no token is there.
+    """
+    strata = [""] * len(labels_U)
+    rows = comparable(labels_U, strata)
+    if not rows.any():
+        return None
+    labels = np.array(labels_U, str)[rows]
+    deals = _deals(labels, np.array(strata, str)[rows], shuffles, seed)
+    columns, experts = [], 0
+    for counts_UVE in layers:
+        columns.append([information_given_token(counts_UVE[rows], deal) for deal in deals])
+        experts = counts_UVE.shape[-1]
+    return _held(np.array(columns).T, labels, experts) if columns else None
+
+
+def _deals(labels: Labels, strata: Labels, shuffles: int, seed: int) -> list[Labels]:
+    """The true labels, then the same in another order, within each stratum, `shuffles` times."""
     generator = np.random.default_rng(seed)
-    dealt = np.stack([information(counts, _deal(labels, strata, generator), strata) for _ in range(shuffles)])
+    found = [labels]
+    for _ in range(shuffles):
+        deal = labels.copy()
+        for stratum in np.unique(strata):
+            rows = np.flatnonzero(strata == stratum)
+            deal[rows] = labels[generator.permutation(rows)]
+        found.append(deal)
+    return found
+
+
+def _held(values_DL: Floats, labels: Labels, experts: int) -> Information:
+    """Hold the first row, the truth, against the others."""
     units = Counter(labels.tolist())
     return Information(
         units=dict(sorted(units.items())),
-        most=float(np.log2(min(len(units), counts.shape[-1]))),
-        layers=[_finding(value, column) for value, column in zip(true, dealt.T, strict=True)],
-        mean=_finding(true.mean(), dealt.mean(1)),
-        shuffles=shuffles,
+        most=float(np.log2(min(len(units), experts))),
+        layers=[_finding(column[0], column[1:]) for column in values_DL.T],
+        mean=_finding(values_DL[0].mean(), values_DL[1:].mean(1)),
+        shuffles=len(values_DL) - 1,
     )
-
-
-def _deal(labels: Labels, strata: Labels, generator: np.random.Generator) -> Labels:
-    """The same labels in another order, within each stratum."""
-    found = labels.copy()
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        found[rows] = labels[generator.permutation(rows)]
-    return found
 
 
 def _finding(true: float, dealt: Floats) -> Finding:
@@ -122,6 +170,12 @@ def _finding(true: float, dealt: Floats) -> Finding:
         chance_95=float(np.quantile(dealt, 0.95)),
         p=(1 + reached) / (1 + len(dealt)),
     )
+
+
+def _surprise(counts: Floats) -> float:
+    """Bits that the experts of all these tokens take, each cell's experts coded by their own frequencies."""
+    totals = counts.sum(-1)
+    return float((totals * np.log2(np.maximum(totals, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum())
 
 
 def _entropy(shares: Floats) -> Floats:

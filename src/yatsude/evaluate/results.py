@@ -134,11 +134,18 @@ class ExpertLoad:
     """Those figures over the layers."""
     by_kind: Information | None
     """What an expert tells about the kind of text; None where there are not two kinds with two units of text each."""
+    by_kind_given_token: Information | None
+    """The same where the token is the same, of the tokens that kinds have in common; None also where they have none."""
     by_style: Information | None
     """What it tells about the style within one kind of text, likewise."""
     specialists: tuple[Specialist, ...]
     """The experts that tell most about the kind, most telling first."""
     tokens: int
+
+    @property
+    def findings(self) -> dict[str, Information | None]:
+        """The three, by what they are about."""
+        return {"kind": self.by_kind, "kind given token": self.by_kind_given_token, "style": self.by_style}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from yatsude.evaluate.heldout import Tokens
-from yatsude.evaluate.information import Floats, against_chance, comparable, shares
+from yatsude.evaluate.information import Floats, Information, against_chance, comparable, shares, token_against_chance
 from yatsude.evaluate.results import ExpertLoad, Specialist
 from yatsude.evaluate.routes import Routes, Unit, follow, units
 from yatsude.model.router_stats import layer_loads, percentiles, relative_load
@@ -20,6 +20,8 @@ from yatsude.tokenizer.tokenizer import Tokenizer
 __all__ = ["lift", "measure"]
 
 SPECIALISTS = 8
+COMMON = 128
+"""Tokens, the most frequent of those in two kinds of text at least, for which the kinds are compared token by token."""
 TOKENS = 6
 """So many tokens are named for a specialist, of those that it got at least `SEEN` times."""
 SEEN = 4
@@ -52,6 +54,7 @@ def measure(
         layers=layers,
         percentiles=percentiles(layers),
         by_kind=against_chance(counts_ULE, names, [""] * len(read), shuffles=shuffles, seed=seed),
+        by_kind_given_token=_given_token(routes, names, shuffles, seed),
         by_style=against_chance(counts_ULE, styles, names, shuffles=shuffles, seed=seed),
         specialists=_specialists(by_kind, routes, tokenizer),
         tokens=len(routes.tokens_N),
@@ -69,6 +72,18 @@ def lift(kinds: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[list[
         kind: np.divide(load, mean_LE, out=np.ones_like(mean_LE), where=mean_LE > 0).tolist()
         for kind, load in tables.items()
     }
+
+
+def _given_token(routes: Routes, names: Sequence[str], shuffles: int, seed: int) -> Information | None:
+    kinds_N = np.unique(np.array(names, str), return_inverse=True)[1][routes.units_N]
+    ids, places_N = np.unique(routes.tokens_N, return_inverse=True)
+    seen = np.bincount(places_N)
+    pairs = np.unique(np.stack([places_N, kinds_N]), axis=1)
+    shared = np.flatnonzero(np.bincount(pairs[0], minlength=len(ids)) > 1)
+    common = ids[shared[np.argsort(-seen[shared], kind="stable")[:COMMON]]]
+    if not len(common):
+        return None
+    return token_against_chance(routes.token_counts(len(names), np.sort(common)), names, shuffles=shuffles, seed=seed)
 
 
 def _by_style(counts_ULE: np.ndarray, read: Sequence[Unit]) -> dict[str, Floats]:

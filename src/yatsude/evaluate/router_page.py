@@ -32,17 +32,18 @@ def section(sheet: Page, load: ExpertLoad) -> None:
         return
     _load(sheet, load)
     sheet.section("専門家は文章を分けているか · Do experts specialise?")
-    for about, found in (("kind", load.by_kind), ("style", load.by_style)):
+    for about, found in load.findings.items():
         for paragraph in information_verdict(about, found):
             sheet.text(paragraph)
     sheet.text(
         "偶然の値は、文章の単位（一つの文書の初めか、短い文書のまとまり）に種類を配り直して数えたもの。"
-        "文体は同じ種類の中だけで配り直す。分け方は単語の違いだけからも生じ、意味の理解を示すものではない。"
+        "文体は同じ種類の中だけで配り直す。種類は単語の違いだけでも分かれるので、同じトークンどうしでも比べる"
+        "（前後の文脈による分け方が残る）。p は配り直しの回数で決まる最小値より小さくならない。"
         " Chance is found by dealing the kinds anew to units of text (the beginning of a document, or short ones"
-        " together), styles within one kind. Words that differ are enough to tell texts apart: understanding is not"
-        " shown by it."
+        " together), styles within one kind. Words that differ are enough to tell kinds apart, so tokens that are the"
+        " same are compared too: what is left comes from their context. The number of deals limits how small p gets."
     )
-    for about, found in (("kind", load.by_kind), ("style", load.by_style)):
+    for about, found in load.findings.items():
         if found:
             _information(sheet, about, found)
     for tables in (load.kinds, load.styles):

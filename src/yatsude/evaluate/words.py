@@ -31,7 +31,11 @@ KINDS = {
     POLITE: "敬体（です・ます） polite",
     PLAIN: "常体（だ・である） plain",
 }
-ABOUT = {"kind": ("文章の種類", "the kind of text"), "style": ("敬体と常体の違い", "polite or plain style")}
+ABOUT = {
+    "kind": ("文章の種類", "the kind of text"),
+    "kind given token": ("同じトークンでの文章の種類", "the kind of text where the token is the same"),
+    "style": ("敬体と常体の違い", "polite or plain style"),
+}
 """What an expert may tell something about."""
 BEYOND = 0.05
 """A p below it is called beyond chance."""
