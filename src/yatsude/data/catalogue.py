@@ -1,6 +1,11 @@
-"""The sources of text that have a name, and what a `file:` or `hf:` source is."""
+"""The sources of text that have a name, and what a `file:` or `hf:` source is.
+
+`file:PATH#KIND` names the kind of text in the files; without it they are of the kind "own".
+"""
 
 import dataclasses
+import re
+from pathlib import Path
 
 from yatsude.errors import DataError, nearest
 from yatsude.manifest import Licence, own_files
@@ -29,6 +34,12 @@ class Source:
     def label(self) -> str:
         """Its name in manifests, which are passed on: of own files, without the folders they lie in."""
         return own_files(self.name).source if self.kind == "files" else self.name
+
+    @property
+    def path(self) -> Path:
+        """Where the files of a `file:` source lie."""
+        path = self.name.partition(":")[2]
+        return Path(path.removesuffix(f"#{self.domain}") if _named_domain(path) else path).expanduser()
 
     def page(self) -> Licence:
         """What the manifest says of this source."""
@@ -66,7 +77,8 @@ def find(name: str) -> Source:
     kind, colon, rest = name.partition(":")
     if colon and rest and kind == "file":
         own = own_files(name)
-        return Source(name=name, kind="files", domain="own", licence=own.licence, attribution=own.attribution)
+        domain = _named_domain(rest) or "own"
+        return Source(name=name, kind="files", domain=domain, licence=own.licence, attribution=own.attribution)
     if colon and rest and kind == "hf":
         repository = rest.partition(":")[0]
         url = f"https://huggingface.co/datasets/{repository}"
@@ -75,3 +87,9 @@ def find(name: str) -> Source:
         f"no source is called '{name}'{nearest(name, [source.name for source in SOURCES])}; own texts are file:PATH,"
         " hub data sets hf:OWNER/NAME"
     )
+
+
+def _named_domain(path: str) -> str:
+    """The word after # in `texts/law/#law`; "" without one, or where that is the name of a file."""
+    match = re.search(r"#([\w-]+)$", path)
+    return match[1] if match and not Path(path).expanduser().exists() else ""

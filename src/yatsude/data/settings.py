@@ -12,7 +12,7 @@ class DataSettings:
     """The `[data]` table of a recipe."""
 
     sources: tuple[str, ...] = ("tatoeba-ja", "manpages-ja")
-    """Names of the catalogue, `file:PATH` (a text, JSONL or Parquet file, or a folder of them) or
+    """Names of the catalogue, `file:PATH[#KIND]` (a text, JSONL or Parquet file, or a folder of them) or
     `hf:OWNER/NAME[:SPLIT]` (a Parquet data set of the Hugging Face hub; see `data/sources/hub.py`)."""
     cache: str = "~/.cache/yatsude"
     """Where downloads are kept; with them there, the stage needs no network."""

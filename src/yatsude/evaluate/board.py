@@ -7,7 +7,7 @@
 {"figure": "load", "text": "law", "layer": 1, "load": [...], "lift": [...]}         a kind of text, or a style
 {"figure": "percentiles", "of": "busiest", "p10": 1.1, "p50": 1.2, "p90": 1.4}      over the layers
 {"figure": "information", "about": "kind", "layer": 1, "bits": 0.08, "chance": 0.01, "chance_95": 0.02, "p": 0.005,
- "most": 1.0, "units": {"law": 32, ...}, "shuffles": 200}      also about "kind given token" and "style"; layer null: the mean
+ "most": 1.0, "units": {"law": 32, ...}, "shuffles": 200}      also "kind given token", "style"; null: mean of layers
 {"figure": "specialist", "layer": 1, "expert": 3, "kind": "law", "lift": 1.8, "bits": 0.02, "tokens": ["条", ...]}
 """
 

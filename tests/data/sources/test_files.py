@@ -35,6 +35,18 @@ def test_a_folder_of_every_kind_in_order(tmp_path):
     ]
 
 
+def test_the_kind_of_text_may_be_named(tmp_path):
+    (tmp_path / "a.txt").write_text("第一条。", encoding="utf-8")
+    named = find(f"file:{tmp_path}#law")
+    assert [(row.text, row.domain) for row in files.read(named, tmp_path)] == [("第一条。", "law")]
+    assert files.state(named) == files.state(find(f"file:{tmp_path}"))
+    assert [row.domain for row in read(tmp_path / "a.txt")] == ["own"]
+    assert find(f"file:{tmp_path}/a.txt#法令").domain == "法令"
+    (tmp_path / "notes#law").mkdir()  # a folder that is there is a folder
+    (tmp_path / "notes#law" / "b.txt").write_text("日記。", encoding="utf-8")
+    assert [(row.text, row.domain) for row in read(tmp_path / "notes#law")] == [("日記。", "own")]
+
+
 def test_endings_in_capitals_and_endings_within_a_name(tmp_path):
     (tmp_path / "A.TXT.GZ").write_bytes(gzip.compress("大文字。".encode()))
     (tmp_path / "B.JSONL.ZST").write_bytes(zstandard.compress(json.dumps({"text": "行。"}).encode()))

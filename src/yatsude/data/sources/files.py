@@ -40,7 +40,7 @@ def document(row: Mapping[str, Any], prefix: str, number: int, source: Source) -
 
 def read(source: Source, folder: Path) -> Iterator[Document]:
     """Documents of `file:PATH`; nothing is copied to the cache folder. Raises DataError with the file and the place."""
-    root = Path(source.name.partition(":")[2]).expanduser()
+    root = source.path
     for path in _files(root):
         name = path.name if path == root else str(path.relative_to(root))
         for number, row in enumerate(_rows(path)):
@@ -49,7 +49,7 @@ def read(source: Source, folder: Path) -> Iterator[Document]:
 
 def state(source: Source) -> list[tuple[str, int, int]]:
     """Name, bytes and time (ns) of each file that `read` would read now: another state is other text."""
-    return state_of(_files(Path(source.name.partition(":")[2]).expanduser()))
+    return state_of(_files(source.path))
 
 
 def pieces(text: str, longest: int = PIECE) -> Iterator[str]:
