@@ -7,9 +7,12 @@ import torch
 from yatsude.checkpoint import hf
 from yatsude.evaluate import board
 from yatsude.evaluate.heldout import parts
+from yatsude.evaluate.information import against_chance
+from yatsude.evaluate.results import ExpertLoad
 from yatsude.evaluate.router import lift, measure
 from yatsude.evaluate.router_page import section
 from yatsude.model.init import initialise
+from yatsude.model.router_stats import layer_loads, percentiles
 from yatsude.model.transformer import Transformer
 from yatsude.report.page import Page
 from yatsude.spec.presets import preset
@@ -141,3 +144,34 @@ def test_the_page_has_a_picture_of_every_kind_and_says_what_chance_says(home, mo
     assert f"p = {found.by_kind.mean.p:.3f}" in html
     assert "beyond chance" in html
     assert "比べられません" in html
+
+
+def test_a_deep_model_is_shown_by_its_percentiles():
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(4000, np.full(64, 1 / 64), (8, 30))
+    names = ["law", "talk"] * 4
+    shares = {name: counts[n::2].sum(0) / counts[n::2].sum((0, 2))[:, None] for n, name in enumerate(names[:2])}
+    loads = {name: (64 * table).tolist() for name, table in shares.items()}
+    both = np.mean(list(loads.values()), axis=0)
+    layers = layer_loads(torch.from_numpy(both))
+    found = ExpertLoad(
+        all=both.tolist(),
+        kinds=loads,
+        styles={},
+        layers=layers,
+        percentiles=percentiles(layers),
+        by_kind=against_chance(counts, names, [""] * 8, shuffles=19, seed=0),
+        by_kind_given_token=None,
+        by_style=None,
+        specialists=(),
+        tokens=4000,
+    )
+    words = board.screen(found)
+    assert [line.split()[0] for line in words.splitlines()[1:4]] == ["p10", "p50", "p90"]
+    assert len(words) < 1500
+    page = Page("x")
+    section(page, found)
+    assert "<td>層 1</td>" not in page.html()
+    assert "90 %" in page.html()
+    assert len(page.html()) < 400_000
+    assert sum(1 for _ in board.lines(found)) == 30 + 60 + 5 - 1 + 31

@@ -26,8 +26,6 @@ from yatsude.files import new_file
 __all__ = ["lines", "screen", "write"]
 
 ALL = "all"
-SHOWN_LAYERS = 12
-"""A deeper model has only its percentiles on the screen."""
 
 
 def write(path: Path, load: ExpertLoad) -> None:
@@ -50,7 +48,7 @@ def screen(load: ExpertLoad) -> str:
     head = ["layer", "busiest", "idlest", "entropy", "dead", "bias range", "about kind", "chance", "p"]
     rows = [[str(number), *_layer(load, number - 1)] for number in range(1, len(load.layers) + 1)]
     over = [[f"p{share}", *_percentile(load, f"p{share}")] for share in (10, 50, 90)]
-    shown = rows if len(rows) <= SHOWN_LAYERS else []
+    shown = rows if load.shallow else []
     text = [_table([head, *shown, *(over if len(rows) > 2 else [])])]
     if load.specialists:
         names = [["layer", "expert", "prefers", "lift", "tokens over expectation"]]

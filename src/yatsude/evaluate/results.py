@@ -27,6 +27,8 @@ __all__ = [
 
 JAPANESE_BAR = 0.9
 """At least this share of the characters is Japanese where Japanese was asked."""
+SHOWN_LAYERS = 12
+"""A deeper model is shown by its percentiles."""
 TOO_OFTEN = 4
 """A 4-gram of tokens that occurs so often in one answer is a repetition."""
 
@@ -141,6 +143,11 @@ class ExpertLoad:
     specialists: tuple[Specialist, ...]
     """The experts that tell most about the kind, most telling first."""
     tokens: int
+
+    @property
+    def shallow(self) -> bool:
+        """Whether there are few enough layers to show each; else their percentiles are, and `router.jsonl` has all."""
+        return len(self.layers) <= SHOWN_LAYERS
 
     @property
     def findings(self) -> dict[str, Information | None]:

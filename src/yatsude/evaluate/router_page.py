@@ -45,7 +45,7 @@ def section(sheet: Page, load: ExpertLoad) -> None:
     )
     for about, found in load.findings.items():
         if found:
-            _information(sheet, about, found)
+            _information(sheet, about, found, load.shallow)
     for tables in (load.kinds, load.styles):
         _lifts(sheet, tables)
     _specialists(sheet, load)
@@ -82,7 +82,7 @@ def _load(sheet: Page, load: ExpertLoad) -> None:
     )
     rows: list[list[object]] = [
         [f"層 {number}", *(_shown(getattr(layer, name)) for name in FIGURES)]
-        for number, layer in enumerate(load.layers, 1)
+        for number, layer in enumerate(load.layers if load.shallow else [], 1)
     ]
     if len(load.layers) > 2:
         for share in (10, 50, 90):
@@ -96,23 +96,30 @@ def _load(sheet: Page, load: ExpertLoad) -> None:
     )
 
 
-def _information(sheet: Page, about: str, found: Information) -> None:
-    names = {f"層 {number}": layer for number, layer in enumerate(found.layers, 1)}
-    names["平均 mean"] = found.mean
+def _information(sheet: Page, about: str, found: Information, each_layer: bool) -> None:
     japanese, english = ABOUT[about]
     units = "、".join(f"{kind_name(kind)} {number}" for kind, number in found.units.items())
+    names = {f"層 {number}": layer for number, layer in enumerate(found.layers, 1)}
+    names["平均 mean"] = found.mean
+    bits, chance = ({name: getattr(value, what) for name, value in names.items()} for what in ("bits", "chance_95"))
+    numbers = range(1, len(found.layers) + 1)
+    curves = {
+        "実際 found": (numbers, [layer.bits for layer in found.layers]),
+        "偶然 95 %": (numbers, [layer.chance_95 for layer in found.layers]),
+    }
     sheet.picture(
-        bars(
-            {name: value.bits for name, value in names.items()},
-            marks={name: value.chance_95 for name, value in names.items()},
-        ),
-        f"専門家が{japanese}について教えるビット数。赤い印は偶然の 95 % 点（{found.shuffles} 回の配り直し）。"
-        f" Bits that a token's expert tells about {english}; red: 95 % of what chance gives. 単位 units: {units}.",
+        bars(bits, marks=chance)
+        if each_layer
+        else lines(curves, x_label="層 layer", y_label="ビット bits", height=220),
+        f"専門家が{japanese}について教えるビット数と、偶然の 95 % 点（{found.shuffles} 回の配り直し）。"
+        f" Bits that a token's expert tells about {english}, and 95 % of what chance gives."
+        f" 単位 units: {units}.",
     )
-    sheet.table(
-        ["層 layer", "ビット bits", "偶然 chance", "偶然の 95 % 点", "p"],
-        [[name, *(f"{x:.4f}" for x in (v.bits, v.chance, v.chance_95)), f"{v.p:.3f}"] for name, v in names.items()],
-    )
+    if each_layer:
+        sheet.table(
+            ["層 layer", "ビット bits", "偶然 chance", "偶然の 95 % 点", "p"],
+            [[name, *(f"{x:.4f}" for x in (v.bits, v.chance, v.chance_95)), f"{v.p:.3f}"] for name, v in names.items()],
+        )
 
 
 def _lifts(sheet: Page, tables: Mapping[str, Sequence[Sequence[float]]]) -> None:

@@ -113,7 +113,7 @@ def heat_map(
     reach = reach or float(np.abs(table - centre).max()) or 1.0
     norm = Normalize(centre - reach, centre + reach)
     shades = LinearSegmentedColormap.from_list("loads", LOADS)
-    many = table.size > 4096  # as one bitmap: a path a cell would weigh megabytes
+    many = table.size > 1024  # as one bitmap: a path a cell would weigh megabytes
     axes.pcolormesh(
         table, cmap=shades, norm=norm, edgecolors="none" if many else PAPER, linewidth=0 if many else 1, rasterized=many
     )
