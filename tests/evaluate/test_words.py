@@ -1,5 +1,8 @@
+import pytest
+
+from yatsude.evaluate.information import Finding, Information
 from yatsude.evaluate.results import Answer, Bits, Crossing, NgramBits, Quality
-from yatsude.evaluate.words import answer_verdict, crossing_text, kind_name, quality_verdict
+from yatsude.evaluate.words import answer_verdict, crossing_text, information_verdict, kind_name, quality_verdict
 
 
 def quality(mine):
@@ -41,3 +44,28 @@ def test_every_fault_of_an_answer_is_named():
 def test_own_kinds_keep_their_names():
     assert kind_name("novels") == "novels"
     assert kind_name("dialogue").startswith("対話")
+
+
+@pytest.mark.parametrize(
+    ("bits", "p", "said", "told"),
+    [
+        (0.5, 0.005, "偶然を超えて分けています", "beyond chance: a mean"),
+        (0.03, 0.005, "ただしわずかに分けています", "beyond chance, but faintly: "),
+        (0.5, 0.05, "偶然を超えては言えません", "Experts do not tell the kind of text beyond chance: "),
+    ],
+)
+def test_whether_experts_specialise_goes_by_p_and_how_much_by_the_bits(bits, p, said, told):
+    mean = Finding(bits=bits, chance=0.01, chance_95=0.02, p=p)
+    found = Information(units={"law": 4, "talk": 4}, most=1.0, layers=[mean], mean=mean, shuffles=200)
+    japanese, english = information_verdict("kind", found)
+    assert said in japanese
+    assert told in english
+    for sentence in (japanese, english):
+        assert f"p = {p:.3f}" in sentence
+        assert f"{100 * bits:.1f} %" in sentence
+
+
+def test_nothing_to_compare_is_said():
+    japanese, english = information_verdict("style", None)
+    assert "敬体と常体の違いは比べられません" in japanese
+    assert "Nothing to compare for polite or plain style" in english

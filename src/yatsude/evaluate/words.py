@@ -39,6 +39,8 @@ ABOUT = {
 """What an expert may tell something about."""
 BEYOND = 0.05
 """A p below it is called beyond chance."""
+FAINT = 0.05
+"""Less than this share of the most information there could be, chance taken off, is called faint."""
 PARTS = {
     "embedding": "埋め込み embedding",
     "attention": "注意機構 attention",
@@ -93,7 +95,12 @@ def information_verdict(about: str, found: Information | None) -> tuple[str, str
         f" {most:.2f}), by chance {mean.chance:.3f} (95 % below {mean.chance_95:.3f}), p = {mean.p:.3f}."
     )
     if mean.p < BEYOND:
-        return f"専門家は{ja}を偶然を超えて分けています: {japanese}", f"Experts tell {en} beyond chance: {english}"
+        faint = mean.bits - mean.chance < FAINT * most
+        how = ("、ただしわずかに", ", but faintly") if faint else ("", "")
+        return (
+            f"専門家は{ja}を偶然を超えて{how[0]}分けています: {japanese}",
+            f"Experts tell {en} beyond chance{how[1]}: {english}",
+        )
     return (
         f"専門家が{ja}を分けているとは、偶然を超えては言えません: {japanese}",
         f"Experts do not tell {en} beyond chance: {english}",
