@@ -55,8 +55,10 @@ def layer_loads(loads_LE: Tensor, biases: Sequence[float | None] = ()) -> list[L
 
 def bias_ranges(routers: Iterable[nn.Module]) -> list[float | None]:
     """Greatest less least bias of each router; None for a router that is balanced in another way."""
-    biases = (getattr(router, "e_score_correction_bias", None) for router in routers)
-    return [None if bias is None else float(bias.max() - bias.min()) for bias in biases]
+    biases = [getattr(router, "e_score_correction_bias", None) for router in routers]
+    ranges = [bias.max() - bias.min() for bias in biases if bias is not None]
+    known = iter(torch.stack(ranges).tolist() if ranges else [])  # in one piece: a GPU is waited for once
+    return [None if bias is None else next(known) for bias in biases]
 
 
 def percentiles(layers: Sequence[LayerLoad]) -> dict[str, Percentiles]:
