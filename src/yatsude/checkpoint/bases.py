@@ -12,11 +12,11 @@ from yatsude import manifest
 from yatsude.errors import CheckpointError
 from yatsude.manifest import Licence
 
-__all__ = ["FOLDER", "carry"]
+__all__ = ["FOLDER", "carry", "refuse_without_licence"]
 
 FOLDER = "bases"
-OWN = ("train", "tune")
-"""Stages whose output is the run's own model, not somebody's."""
+OWN = ("tokenizer", "train", "tune")
+"""Stages whose output is the run's own, not somebody's model."""
 TEXTS = re.compile(r"(LICEN[SC]E|COPYING|NOTICE|THIRD[-_ ]PARTY)[^/]*", re.IGNORECASE)
 LICENCES = re.compile(r"(LICEN[SC]E|COPYING)", re.IGNORECASE)
 
@@ -30,9 +30,23 @@ def carry(sources: Iterable[Path], draft: Path, licence: Path | None = None) -> 
     for source in sources:
         for inner in sorted((source / FOLDER).glob("*")):
             shutil.copytree(inner, draft / FOLDER / inner.name, dirs_exist_ok=True)
+        refuse_without_licence(source, licence)
         if not _is_own(source):
             entries[source.name] = _taken(source, draft, licence)
     return list(entries.values())
+
+
+def refuse_without_licence(source: Path, licence: Path | None = None) -> None:
+    """Refuse a base without the text of its licence, before any work is done."""
+    if licence is None and not _is_own(source) and not any(LICENCES.match(path.name) for path in _texts(source)):
+        raise CheckpointError(
+            f"{source} has no LICENSE file; what is made from it must carry the text: put it there, or give it with"
+            " --i-have-the-licence FILE"
+        )
+
+
+def _texts(source: Path) -> list[Path]:
+    return sorted(path for path in source.iterdir() if path.is_file() and TEXTS.fullmatch(path.name))
 
 
 def _is_own(source: Path) -> bool:
@@ -42,12 +56,7 @@ def _is_own(source: Path) -> bool:
 def _taken(source: Path, draft: Path, licence: Path | None) -> Licence:
     name = source.resolve().name
     place = draft / FOLDER / name
-    texts = sorted(path for path in source.iterdir() if path.is_file() and TEXTS.fullmatch(path.name))
-    if not any(LICENCES.match(path.name) for path in texts) and licence is None:
-        raise CheckpointError(
-            f"{source} has no LICENSE file; what is made from it must carry the text: put it there, or give it with"
-            " --i-have-the-licence FILE"
-        )
+    texts = _texts(source)
     place.mkdir(parents=True, exist_ok=True)
     for path in texts:
         shutil.copyfile(path, place / path.name)

@@ -34,6 +34,8 @@ def command(
     if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes {minutes:g}: expected more than 0; 10 is the default")
     settings = options.Settings(recipe_file, sets)
+    if settings.of("train").base:
+        raise RecipeError("train.base: 'yatsude run' begins from nothing; take 'yatsude train', 'tune' and 'export'")
     start = time.monotonic()
     if _begun(run) and not restart:
         _same(settings, run, minutes)

@@ -16,6 +16,7 @@ import torch
 
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
+from yatsude.checkpoint.bases import carry
 from yatsude.errors import MachineError
 from yatsude.files import new_folder
 from yatsude.machine import cores, memory
@@ -29,6 +30,7 @@ from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.pack import ENGLISH
 from yatsude.tokenizer.tokenizer import FILES as TOKENIZER_FILES
+from yatsude.train import base as bases
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
@@ -79,17 +81,17 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
     manifest.check(tokens, page)
     feed = Feed(shards, settings.sequence_length, settings.seed)
-    config = resolve(model, shards.vocab_size)
+    base = Path(settings.base) if settings.base else None
+    config = bases.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
     counts = count(config)
-    _fits(counts.total)
+    _fits(counts.total + counts.mtp)
     if restart:
         forget(folder)
     sections = {"model": model, STAGE: settings}
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
-    fresh = Transformer(config)
-    initialise(fresh, settings.seed)
+    fresh = bases.load(base) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
@@ -107,7 +109,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
                 documents=settings.evaluation_documents,
                 spread=workers.map,
             ),
-            identity=identity_of(sections, tokens),
+            identity=identity_of(sections, tokens) + (f":{bases.identity_of(base)}" if base else ""),
             candidates=candidates_of(settings, shards),
         )
         del fresh  # its weights are in the loop's buffers now
@@ -121,13 +123,19 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         seconds=loop.seconds,
     )
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
-    finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections))
+    finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
     return summary
+
+
+def _initialised(config: ModelConfig, seed: int) -> Transformer:
+    model = Transformer(config)
+    initialise(model, seed)
+    return model
 
 
 def has_bigram_start(model: ModelConfig, settings: TrainSettings) -> bool:
     """Whether training begins with fitted tables; it needs two, embedding and head."""
-    return settings.bigram_start and not model.tie_word_embeddings
+    return settings.bigram_start and not settings.base and not model.tie_word_embeddings
 
 
 def _fits(parameters: int) -> None:
@@ -180,14 +188,16 @@ def finish(
     figures: Mapping[str, int | float | str],
     digest: str,
     licences: Iterable[manifest.Licence] = (),
+    base: Path | None = None,
 ) -> None:
     """Write the trained model beside its run: weights in float32, the first input's tokenizer, and a manifest.
 
-    A figure that was not measured (NaN) is left out.
+    A figure that was not measured (NaN) is left out. The licences of a `base` go along, and of the first input's bases.
     """
     known = {name: figure for name, figure in figures.items() if not (isinstance(figure, float) and math.isnan(figure))}
     with new_folder(folder) as draft:
         hf.write(model, draft, torch.float32, SHARD_BYTES)
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs[0] / name, draft / name)
-        manifest.write(draft, stage, inputs=inputs, licences=licences, counts=known, recipe_sha256=digest)
+        carried = carry([inputs[0], *([base] if base else [])], draft)
+        manifest.write(draft, stage, inputs=inputs, licences=[*licences, *carried], counts=known, recipe_sha256=digest)

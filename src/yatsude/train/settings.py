@@ -89,6 +89,8 @@ class LoopSettings:
 class TrainSettings(LoopSettings):
     """One pre-training run."""
 
+    base: str = ""
+    """Folder of a model to go on from, with the tokenizer of this run; its shape takes the place of [model]'s."""
     bigram_start: bool = True
     """Start embedding and head from the text's bigram statistics, so that no step is spent on learning counts."""
     candidates: int = 4096

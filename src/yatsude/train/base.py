@@ -1,0 +1,48 @@
+"""A model to go on from: its shape, its weights, and whether it reads the same tokens as the run."""
+
+from pathlib import Path
+
+import torch
+
+from yatsude import manifest
+from yatsude.checkpoint import hf
+from yatsude.checkpoint.bases import refuse_without_licence
+from yatsude.checkpoint.folder import Folder
+from yatsude.errors import CheckpointError
+from yatsude.files import sha256_of
+from yatsude.model.transformer import Transformer
+from yatsude.spec import hf as spec
+from yatsude.spec.config import ModelConfig
+
+__all__ = ["config_of", "identity_of", "load"]
+
+TOKENIZER = "tokenizer.json"
+
+
+def config_of(base: Path, tokens: Path, vocab_size: int) -> ModelConfig:
+    """Shape of the base; one with another tokenizer than the folder `tokens` is refused."""
+    config = spec.read(base)
+    refuse_without_licence(base)
+    mine, theirs = tokens / TOKENIZER, base / TOKENIZER
+    if not theirs.is_file() or sha256_of(mine) != sha256_of(theirs):
+        raise CheckpointError(
+            f"{theirs} is not the tokenizer of {tokens}: the model would read other words; give the tokenizer folder it"
+            f" was trained with, or make it one for this text with 'yatsude extend {base} {tokens} TARGET'"
+        )
+    if config.vocab_size < vocab_size:
+        raise CheckpointError(
+            f"{base} has {config.vocab_size} rows for {vocab_size} tokens; its config.json is damaged"
+        )
+    return config
+
+
+def load(base: Path) -> Transformer:
+    """Read the weights, in float32."""
+    return hf.load(base, torch.float32)
+
+
+def identity_of(base: Path) -> str:
+    """Name the weights: a base that has changed is another run."""
+    if (base / manifest.NAME).is_file():
+        return manifest.digest(manifest.read(base))
+    return ":".join(sha256_of(shard.path)[:16] for shard in Folder(base).shards.values())
