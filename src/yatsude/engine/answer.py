@@ -41,6 +41,8 @@ class Answer:
         self.prompt, self.settings, self.limit = list(prompt), settings, limit
         self.generated: list[int] = []
         self.drawer = Drawer(settings)
+        self.guess: int | None = None
+        """The token that may come after the last one, if anybody guessed."""
         self.cancelled = False
         self.finish_reason: FinishReason | None = None
         self._stream, self._watch, self._listener = stream, StopWatch(settings.stop), listener

@@ -7,6 +7,7 @@ Shapes: L layers, B rows, S tokens held, T tokens added, X and Y widths of the t
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -97,6 +98,11 @@ class Window:
         """Count the new tokens as held, once every layer has stored them."""
         for row in range(self.rows.start, self.rows.stop):
             self.memory.lengths[row] += self.tokens
+
+    def forget(self, counts: Sequence[int]) -> None:
+        """Forget so many of the newest tokens of each row: they will be written over."""
+        for row, count in zip(range(self.rows.start, self.rows.stop), counts, strict=True):
+            self.memory.lengths[row] -= count
 
 
 @torch.inference_mode(mode=False)  # a tensor made in inference mode could not be written to outside it

@@ -8,7 +8,7 @@ import torch
 from yatsude.engine.answer import Answer, Delta, FinishReason
 from yatsude.engine.runner import Runner
 from yatsude.engine.sampler import Scored, sample
-from yatsude.engine.scheduler import Batch, Scheduler
+from yatsude.engine.scheduler import Scheduler
 from yatsude.engine.settings import EngineSettings, SamplingSettings
 from yatsude.errors import RecipeError, RequestError
 from yatsude.model.transformer import Transformer
@@ -47,7 +47,11 @@ class Engine:
             )
         self.tokenizer, self.context = tokenizer, settings.context or longest
         self.runner = Runner(
-            model, max_rows=settings.max_rows, context=self.context, prefill_tokens=settings.prefill_tokens
+            model,
+            max_rows=settings.max_rows,
+            context=self.context,
+            prefill_tokens=settings.prefill_tokens,
+            speculate=settings.speculate,
         )
         self.scheduler = Scheduler(settings.max_rows, self.runner.memory.move)
         ends = model.config.eos_token_id
@@ -85,8 +89,10 @@ class Engine:
         batch = self.scheduler.schedule()
         if batch is None:
             return False
-        logits_BV = self.runner.run(batch)[:, : self.tokenizer.vocab_size]
-        self._postprocess(batch, *self._sample(logits_BV, batch))
+        logits_BTV = self.runner.run(batch)[..., : self.tokenizer.vocab_size]
+        taken = self._drawn(logits_BTV, batch.answers)
+        self.runner.settle(batch.answers, taken)
+        self.scheduler.retire()
         return True
 
     def fail(self, error: str) -> None:
@@ -120,14 +126,29 @@ class Engine:
         return [_whole(answer, new) for answer, new in zip(answers, news, strict=True)]
 
     @torch.inference_mode()
-    def _sample(self, logits_BV: torch.Tensor, batch: Batch) -> tuple[list[int], list[Scored | None]]:
-        return sample(logits_BV, [answer.drawer for answer in batch.answers])
+    def _drawn(self, logits_BTV: torch.Tensor, answers: list[Answer]) -> list[int]:
+        """Draw a token for each row, and one more where the row's guess was drawn; how many each row got."""
+        taken = [0] * len(answers)
+        rows = list(range(len(answers)))
+        for place in range(logits_BTV.shape[1]):
+            if place:
+                rows = [row for row in rows if _guessed(answers[row])]
+            if not rows:
+                break
+            tokens, scores = sample(logits_BTV[rows, place], [answers[row].drawer for row in rows])
+            for row, token, score in zip(rows, tokens, scores, strict=True):
+                self._take(answers[row], token, score)
+                taken[row] += 1
+        return taken
 
-    def _postprocess(self, batch: Batch, tokens: list[int], scored: list[Scored | None]) -> None:
-        for answer, token, score in zip(batch.answers, tokens, scored, strict=True):
-            if not answer.cancelled:
-                answer.take(token, score, ends=token in self.ends and not answer.settings.ignore_end)
-        self.scheduler.retire()
+    def _take(self, answer: Answer, token: int, score: Scored | None) -> None:
+        if not answer.cancelled:
+            answer.take(token, score, ends=token in self.ends and not answer.settings.ignore_end)
+
+
+def _guessed(answer: Answer) -> bool:
+    """Whether an answer that goes on was given the very token that had been guessed."""
+    return answer.finish_reason is None and not answer.cancelled and answer.generated[-1] == answer.guess
 
 
 def _whole(answer: Answer, news: list[Delta]) -> Completion:

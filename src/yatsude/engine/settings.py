@@ -26,6 +26,8 @@ class EngineSettings:
     """A prompt is read in pieces of at most this many tokens, which bounds the memory that reading takes."""
     threads: int = 0
     """CPU threads of one product; 0: as PyTorch chooses."""
+    speculate: bool = False
+    """Guess a token ahead where the model has a layer for it: the same answers, in fewer steps."""
 
     def __post_init__(self) -> None:
         """Refuse numbers no engine can run with."""
