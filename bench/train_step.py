@@ -24,6 +24,7 @@ import transformers
 from torch import Tensor
 
 from yatsude.checkpoint import hf
+from yatsude.machine import keep_freed_memory
 from yatsude.model.init import initialise
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.transformer import Transformer
@@ -33,7 +34,7 @@ from yatsude.train.balance import balance
 from yatsude.train.optimizer import Optimizer
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Weights
-from yatsude.train.workers import Workers, keep_freed_memory
+from yatsude.train.workers import Workers
 
 E8 = ModelConfig(
     vocab_size=16384,

@@ -1,8 +1,11 @@
 """The machine this runs on."""
 
+import ctypes
 import os
 
-__all__ = ["cores", "memory"]
+__all__ = ["cores", "keep_freed_memory", "memory"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def cores() -> int:
@@ -16,3 +19,16 @@ def memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 0
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed blocks instead of handing large ones back to the system; whether it could.
+
+    A training step, and a model that passes through piece by piece, free and take the same megabytes again and again;
+    mapping them anew each time cost a tenth of the one and a quarter of the other.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+    except (OSError, AttributeError):
+        return False  # another C library: slower, not wrong

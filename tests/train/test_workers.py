@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from yatsude.machine import cores
-from yatsude.train.workers import Workers, keep_freed_memory
+from yatsude.machine import cores, keep_freed_memory
+from yatsude.train.workers import Workers
 
 
 def test_results_come_in_order_from_threads_of_one_core_each():

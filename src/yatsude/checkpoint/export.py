@@ -18,6 +18,7 @@ from yatsude.checkpoint import bases, write
 from yatsude.checkpoint.card import card
 from yatsude.checkpoint.provenance import Stage, chain, licences, notice
 from yatsude.checkpoint.settings import ExportSettings
+from yatsude.checkpoint.streaming import in_pieces
 from yatsude.checkpoint.verify import Figures, verify
 from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
@@ -67,7 +68,7 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
     tokenizer = origin.tokenizer or origin.models[0]
     tokens = _special_tokens(tokenizer, source.config)
     stages = chain(origin.inputs)
-    with new_folder(folder) as draft:
+    with new_folder(folder) as draft, in_pieces():
         carried = bases.carry(origin.models, draft, origin.licence)
         entries = licences(stages, carried)
         write.write(source, draft, _precision(settings), settings.shard_bytes)

@@ -5,6 +5,7 @@ is turned into numbers on the way.
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from yatsude.errors import CheckpointError
 from yatsude.spec import hf as spec
 from yatsude.spec.stored import EMBEDDING, Shape, Stored, names_of_copies, stored
 
-__all__ = ["INDEX", "WEIGHTS", "Folder"]
+__all__ = ["INDEX", "WEIGHTS", "Folder", "refuse_nonfinite"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -71,16 +72,9 @@ class Folder:
         return self.shards[self._file[name]].read(name, rows)
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32. A number that is none is an error."""
+        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32."""
         tensor = self.raw(name, rows)
-        if self.is_quantised(name):
-            tensor = self._dequantised(name, tensor, rows)
-        if not bool(torch.isfinite(tensor.abs().max() if tensor.numel() else torch.zeros(()))):
-            raise CheckpointError(
-                f"{self.file(name)}: {name} holds numbers that are not finite; such a model cannot compute, copy or"
-                " write it again"
-            )
-        return tensor
+        return self._dequantised(name, tensor, rows) if self.is_quantised(name) else tensor
 
     def is_quantised(self, name: str) -> bool:
         """Whether a tensor is stored in FP8, with scales beside it."""
@@ -167,6 +161,17 @@ class Folder:
                 f"{self.file(name)}: {name}{float8.SUFFIX} is {scale.dtype} of shape {scale.shape}, expected float32 of"
                 f" shape {expected}"
             )
+
+
+def refuse_nonfinite(part: Tensor, name: str, source: object) -> None:
+    """Refuse a tensor with a number that is none, by its name and its file."""
+    if part.dtype == torch.float8_e4m3fn:
+        part = part.float()
+    if part.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(part)):
+        where = f"{source.file(name)}: " if isinstance(source, Folder) else ""
+        raise CheckpointError(
+            f"{where}{name} holds numbers that are not finite; such a model cannot compute, copy or write it again"
+        )
 
 
 def _files(path: Path) -> list[Path]:

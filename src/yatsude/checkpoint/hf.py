@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from yatsude.checkpoint import write as writer
-from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.folder import Folder, refuse_nonfinite
 from yatsude.checkpoint.write import Precision
 from yatsude.errors import CheckpointError
 from yatsude.model.transformer import Transformer
@@ -90,7 +90,9 @@ def _fill(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
         found = _overlap(whole, entry, rows or (0, entry.shape[0]))
         if found:
             to_read, columns, target = found
-            local[target].copy_(source.read(name, to_read)[columns].reshape(local[target].shape))
+            part = source.read(name, to_read)
+            refuse_nonfinite(part, name, source)
+            local[target].copy_(part[columns].reshape(local[target].shape))
 
 
 def _same(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from yatsude import manifest
 from yatsude.checkpoint import float8, streamed
-from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.folder import Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import as_bytes
+from yatsude.checkpoint.streaming import both
 from yatsude.checkpoint.write import Precision, Weights, on_disk, pieces
 from yatsude.errors import CheckpointError
 from yatsude.spec.config import ModelConfig
 
 __all__ = ["Figures", "Health", "check", "verify"]
 
-PROMPTS, LENGTH = 2, 32
+PROMPTS, LENGTH = 2, 12
 TOLERANCE = 1e-5
 
 
@@ -82,7 +83,7 @@ def check(folder: Path) -> Health:
     written = Folder(folder)
     for name, entry in written.tensors.items():
         for rows in pieces(entry.shape):
-            written.read(name, rows)
+            refuse_nonfinite(written.read(name, rows), name, written)
     logits = streamed.logits(written, _prompts(written.config))
     if not logits.isfinite().all():
         raise CheckpointError(f"{folder} gives logits that are not numbers; export an earlier checkpoint")
@@ -96,17 +97,16 @@ def check(folder: Path) -> Health:
 
 
 def _compare(written: Folder, source: Weights) -> Figures:
-    precision = _precision(written)
-    gaps = [_tensor_difference(written, source, name, precision) for name in written.tensors]
-    worst = math.nan if any(math.isnan(gap) for gap in gaps) else max(gaps)
-    prompts = _prompts(written.config)
-    exact = streamed.logits(source, prompts)
-    found = streamed.logits(written, prompts)
+    precision, prompts = _precision(written), _prompts(written.config)
+    (worst, checksum), (exact, found) = both(
+        lambda: _tensor_differences(written, source, precision),
+        lambda: (streamed.logits(source, prompts), streamed.logits(written, prompts)),
+    )
     rounded = exact if torch.equal(found, exact) else streamed.logits(_Rounded(source, precision), prompts)
     return Figures(
         tensors=len(written.tensors),
         parameters=_parameters(written),
-        tensors_sha256=_checksum(written),
+        tensors_sha256=checksum,
         tensor_difference=worst,
         logit_difference=_largest(found - rounded),
         rounding_difference=_largest(found - exact),
@@ -135,18 +135,39 @@ class _Rounded:
         return float8.dequantised(*float8.quantised(part, self.precision.blocks), self.precision.blocks)
 
 
-def _tensor_difference(written: Folder, source: Weights, name: str, precision: Precision) -> float:
-    """Largest difference of what is stored under a name from what should be; not a number if any is."""
+def _tensor_differences(written: Folder, source: Weights, precision: Precision) -> tuple[float, str]:
+    """Largest difference of all, and the checksum of what is stored."""
+    whole = hashlib.sha256()
+    gaps = [_tensor_difference(written, source, name, precision, whole) for name in sorted(written.tensors)]
+    return math.nan if any(math.isnan(gap) for gap in gaps) else max(gaps), whole.hexdigest()
+
+
+def _tensor_difference(
+    written: Folder, source: Weights, name: str, precision: Precision, whole: "hashlib._Hash"
+) -> float:
+    """Largest difference of what is stored under a name from what should be; `whole` takes in what is stored."""
     worst = 0.0
     shape = written.tensors[name].shape
+    _begin(whole, written, name)
     for first, part in on_disk(source, name, shape, precision):
         stored = written.scale(name) if first < 0 else written.raw(name, (first, first + part.shape[0]))
-        if stored.dtype != part.dtype or not torch.equal(stored.view(torch.uint8), part.contiguous().view(torch.uint8)):
+        whole.update(as_bytes(stored))
+        if stored.dtype != part.dtype or not _same_bits(stored, part.contiguous()):
             gap = _largest(stored.float() - part.float())
             worst = gap if math.isnan(gap) else max(worst, gap)
         if math.isnan(worst):
             break
     return worst
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    wide = torch.int64 if one.nbytes % 8 == 0 else torch.uint8
+    return torch.equal(one.view(-1).view(wide), other.view(-1).view(wide))
+
+
+def _begin(whole: "hashlib._Hash", folder: Folder, name: str) -> None:
+    entry = folder.entry(name)
+    whole.update(f"{name} {entry.dtype} {entry.shape}\n".encode())
 
 
 def _prompts(config: ModelConfig) -> Tensor:
@@ -160,9 +181,8 @@ def _checksum(folder: Folder) -> str:
     """One SHA-256 over all tensors in the order of their names."""
     whole = hashlib.sha256()
     for name in sorted(folder.tensors):
-        entry = folder.entry(name)
-        whole.update(f"{name} {entry.dtype} {entry.shape}\n".encode())
-        for rows in pieces(entry.shape):
+        _begin(whole, folder, name)
+        for rows in pieces(folder.entry(name).shape):
             whole.update(as_bytes(folder.raw(name, rows)))
         if folder.is_quantised(name):
             whole.update(as_bytes(folder.scale(name)))

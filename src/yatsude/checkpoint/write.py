@@ -4,6 +4,7 @@ Each file's header is known before the first number, and every tensor is written
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -15,16 +16,17 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint import float8
-from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder
+from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import DTYPES, as_bytes
+from yatsude.checkpoint.streaming import together
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Shape, stored
 
 __all__ = ["PIECE", "Precision", "Weights", "on_disk", "pieces", "write", "write_json"]
 
-PIECE = 64 << 20
-"""Bytes of float32 that are worked on at once."""
+PIECE = 8 << 20
+"""Bytes of float32 that are worked on at once: little enough that memory is used again instead of asked for anew."""
 ROWS = 128
 """Pieces begin at a multiple of this: at whole blocks of FP8."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -92,10 +94,12 @@ def write(source: Weights, folder: Path, precision: Precision, shard_bytes: int)
     write_json(folder / spec.CONFIG, spec.to_hf(source.config, str(dtype).removeprefix("torch.")) | precision.page)
     shards = _shards(source.config, precision, shard_bytes)
     files: dict[str, str] = {}
+    jobs = []
     for number, outputs in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(folder / file, outputs, source, precision)
+        jobs.append(functools.partial(_write_shard, folder / file, outputs, source, precision))
         files |= dict.fromkeys((output.name for output in outputs), file)
+    together(jobs)
     if len(shards) > 1:
         total = sum(output.bytes for outputs in shards for output in outputs)
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
@@ -174,6 +178,7 @@ def _write_shard(path: Path, outputs: list[_Output], source: Weights, precision:
                 continue  # scales are written with their weight
             row = output.bytes // output.shape[0]
             for first, part in on_disk(source, output.name, output.shape, precision):
+                refuse_nonfinite(part, output.name, source)
                 place = starts[output.name + float8.SUFFIX] if first < 0 else starts[output.name] + first * row
                 _put(stream, place, part)
         stream.flush()

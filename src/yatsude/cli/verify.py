@@ -16,15 +16,18 @@ def command(
 ) -> None:
     """Read a model folder as it lies on disk: every tensor in its place and finite, checksums, logits."""
     from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
+    from yatsude.checkpoint.streaming import in_pieces  # noqa: PLC0415
     from yatsude.checkpoint.verify import check, verify  # noqa: PLC0415
 
-    health = check(folder)
+    with in_pieces():
+        health = check(folder)
     sums = "files are what the manifest says" if health.checksums else "no manifest, so no checksums to hold files to"
     say(f"{health.tensors:,} tensors, {health.parameters:,} parameters, all finite; {sums}")
     say(f"checksum of the tensors {health.tensors_sha256}")
     if against is None:
         return
-    figures = verify(folder, Folder(against))
+    with in_pieces():
+        figures = verify(folder, Folder(against))
     say(
         f"equal to {against}: {figures.tensors:,} tensors as rounded to this precision, largest difference"
         f" {figures.tensor_difference:.1e}; logits {figures.logit_difference:.1e}"

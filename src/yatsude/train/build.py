@@ -19,7 +19,7 @@ from yatsude.checkpoint import hf, state
 from yatsude.checkpoint.bases import carry
 from yatsude.errors import MachineError
 from yatsude.files import new_folder
-from yatsude.machine import cores, memory
+from yatsude.machine import cores, keep_freed_memory, memory
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
@@ -36,7 +36,7 @@ from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
-from yatsude.train.workers import Workers, keep_freed_memory
+from yatsude.train.workers import Workers
 
 __all__ = [
     "STAGE",

@@ -4,16 +4,13 @@ Torch releases the interpreter's lock inside its operations, so that two threads
 busy, without the waiting at every small product that two cores on one product cost.
 """
 
-import ctypes
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
 import torch
 
-__all__ = ["Workers", "keep_freed_memory"]
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+__all__ = ["Workers"]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -36,16 +33,3 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks instead of handing large ones back to the system; whether it could.
-
-    A training step frees and takes the same hundreds of megabytes again and again; mapping them anew each time cost a
-    tenth of the step.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        return bool(libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
-    except (OSError, AttributeError):
-        return False  # another C library: slower, not wrong
