@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 
 from yatsude import manifest
 from yatsude.checkpoint import hf
@@ -19,7 +20,7 @@ from yatsude.spec.chat import SPECIAL_TOKENS
 from yatsude.spec.layout import in_layout
 from yatsude.spec.presets import preset
 
-
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 PLAIN = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
 
@@ -31,8 +32,10 @@ def folder_of(place, model_type, seed=0, **changes):
         model.lm_head.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
     place.mkdir()
     hf.write(model, place, torch.float32, 100_000)
-    words = [*SPECIAL_TOKENS, *(f"b{n}" for n in range(256))]
+    words = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     page = {
+        "pre_tokenizer": BYTES,
+        "decoder": BYTES,
         "added_tokens": [{"id": n, "content": word, "special": True, **PLAIN} for n, word in enumerate(SPECIAL_TOKENS)],
         "model": {"type": "BPE", "vocab": {word: n for n, word in enumerate(words)}, "merges": []},
     }
@@ -110,8 +113,8 @@ def test_extend(yatsude, fails, mixture, tmp_path):
     longer = tmp_path / "longer"
     longer.mkdir()
     page = json.loads((mixture / "tokenizer.json").read_text())
-    page["model"]["vocab"]["b0b1"] = 262
-    page["model"]["merges"] = [["b0", "b1"]]
+    page["model"]["vocab"]["ab"] = 262
+    page["model"]["merges"] = [["a", "b"]]
     (longer / "tokenizer.json").write_text(json.dumps(page))
     code, _, err = yatsude("extend", mixture, longer, tmp_path / "out", "--set", "export.dtype=float32")
     assert code == 0, err
