@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from yatsude.model.native import library
 from yatsude.train.optimizer import COEFFICIENTS, Optimizer, orthogonalise
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Weights
@@ -59,12 +60,12 @@ def test_adamw_on_slices_equals_the_library(build):
 
 def test_clipping_scales_a_long_gradient_to_the_limit(build):
     weights = Weights(build(), torch.float32, 1)
-    optimizer = Optimizer(dataclasses.replace(ADAMW, clip=0.5), weights)
     for norm, expected in ((10.0, 0.5), (0.4, 0.4)):
+        optimizer = Optimizer(dataclasses.replace(ADAMW, clip=0.5), weights)
         gradients(weights, 0)
         weights.gradient.mul_(norm / weights.gradient.norm())
-        optimizer.step(1.0, norm, ONE)
-        assert weights.gradient.norm().item() == pytest.approx(expected, rel=1e-4)
+        optimizer.step(1.0, norm, ONE)  # the first moment is a share of the gradient that was taken
+        assert optimizer.first.norm().item() / (1 - ADAMW.beta1) == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_update_is_published_in_the_precision_of_the_products(build):
@@ -172,3 +173,19 @@ def test_workers_share_the_update_and_change_nothing(build, settings):
                 optimizer.step(1.0, float(weights.gradient.norm()), workers)
         masters.append(weights.master)
     torch.testing.assert_close(masters[0], masters[1], rtol=0, atol=2e-6 if settings is ADAMW else 2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_compiled_step_is_the_plain_one(build, monkeypatch, dtype):
+    def stepped():
+        weights = Weights(build(), dtype, 1)
+        optimizer = Optimizer(dataclasses.replace(ADAMW, clip=0.5), weights)
+        for step in range(3):
+            gradients(weights, step)
+            optimizer.step(1.0, 3.0, ONE)
+        return weights.master, weights.compute, optimizer.first, optimizer.second
+
+    compiled = stepped()
+    monkeypatch.setattr(library, "usable", lambda *_: False)
+    for one, other in zip(compiled, stepped(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5 if one.dtype == torch.float32 else 8e-3, atol=1e-6)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from yatsude.train.weights import Weights
+from yatsude.model.native import library
+from yatsude.train.weights import Weights, collect_into
 
 MODELS = {"plain": {}, "tied": {"tie_word_embeddings": True}, "low-rank queries": {"q_lora_rank": 8}}
 
@@ -103,3 +104,22 @@ def test_biases_are_shared_by_the_replicas_and_stay_float32(build):
     one.e_score_correction_bias += 1e-4
     assert other.e_score_correction_bias.dtype == torch.float32
     assert torch.equal(other.e_score_correction_bias, torch.full((8,), 1e-4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("size", [1, 4096, 10_001])
+def test_collecting_compiled_is_collecting_plainly(monkeypatch, dtype, size):
+    rows = torch.randn(3, size + 31, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    def collected():
+        gradients, total = rows.clone(), torch.full((size,), 7.0)
+        squares = collect_into(total, gradients[:, :size])
+        assert not gradients[:, :size].any()
+        torch.testing.assert_close(gradients[:, size:], rows[:, size:], rtol=0, atol=0)
+        return total, squares
+
+    compiled, compiled_squares = collected()
+    monkeypatch.setattr(library, "usable", lambda *_: False)
+    plain, plain_squares = collected()
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=0)
+    assert compiled_squares == pytest.approx(plain_squares, rel=1e-5)

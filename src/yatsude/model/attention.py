@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from yatsude.model.native import library
+
 __all__ = ["Cache", "attend", "causal_mask"]
 
 
@@ -38,6 +40,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     Where T = S the mask must be causal: on a CPU later keys are not even read.
     """
     if query.device.type == "cpu":
+        if query.requires_grad and library.usable(query, key, value):
+            return _Compiled.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale)
         if mask is None:
             mask = causal_mask(query.shape[2], key.shape[2], query)[None]
         return _Attend.apply(query, key, value, mask.to(query.dtype), scale)
@@ -81,6 +85,50 @@ class _Attend(torch.autograd.Function):
             grad_query[:, rows] = torch.bmm(grad_scores, key[:, seen])
             grad_key[:, seen] += torch.bmm(grad_scores.mT, query[:, rows])
         return *(g.unflatten(0, ctx.shape) for g in (grad_query.mul_(ctx.scale), grad_key, grad_value)), None, None
+
+
+class _Compiled(torch.autograd.Function):
+    """The same with scale, mask and softmax in place in one pass, over the keys alone that a query may see."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        batch, heads, queries, keys = *query.shape[:3], key.shape[2]
+        query, key, value = (part.flatten(0, 1) for part in (query, key, value))
+        out = query.new_empty(batch * heads, queries, value.shape[2])
+        weights: list[Tensor] = []
+        for rows, seen in _blocks(queries, keys):
+            block = torch.bmm(query[:, rows], key[:, seen].mT)
+            open_keys = None if mask is None else mask[:, rows, seen].expand(batch, -1, -1)
+            strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
+            library.call(
+                "weights_forward", block, open_keys, batch * heads, heads, *block.shape[1:],
+                _first(rows.start, queries, keys, mask is None), *strides, scale,
+            )  # fmt: skip
+            torch.bmm(block, value[:, seen], out=out[:, rows])
+            weights.append(block)
+        ctx.save_for_backward(query, key, value, *weights)
+        ctx.scale, ctx.shape, ctx.causal = scale, (batch, heads), mask is None
+        return out.unflatten(0, (batch, heads))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *weights = ctx.saved_tensors
+        queries, keys = query.shape[1], key.shape[1]
+        grad = grads[0].flatten(0, 1)
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for (rows, seen), block in zip(_blocks(queries, keys), weights, strict=True):
+            grad_value[:, seen].baddbmm_(block.mT, grad[:, rows])
+            grad_scores = torch.bmm(grad[:, rows], value[:, seen].mT)
+            first = _first(rows.start, queries, keys, ctx.causal)
+            library.call("weights_backward", grad_scores, block, *block.shape, first, ctx.scale)
+            torch.bmm(grad_scores, key[:, seen], out=grad_query[:, rows])
+            grad_key[:, seen].baddbmm_(grad_scores.mT, query[:, rows])
+        return *(g.unflatten(0, ctx.shape) for g in (grad_query, grad_key, grad_value)), None, None
+
+
+def _first(start: int, queries: int, keys: int, causal: bool) -> int:
+    """How many keys query number `start` may see; each later one sees one more, and nobody more than there are."""
+    return start + 1 + keys - queries if causal or queries == keys else keys
 
 
 def _blocks(queries: int, keys: int) -> list[tuple[slice, slice]]:

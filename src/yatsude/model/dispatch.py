@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from yatsude.model.native import library
+
 __all__ = ["Dispatcher", "LocalDispatcher", "Route"]
 
 MULTIPLE = 32
@@ -78,7 +80,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _added(_rows(grads[0], ctx.route).unbind(1)), None
+        return _summed(grads[0], None, ctx.route), None
 
 
 class _Combine(torch.autograd.Function):
@@ -88,12 +90,14 @@ class _Combine(torch.autograd.Function):
     def forward(ctx: Any, y_RD: Tensor, weights_NK: Tensor, route: Route) -> Tensor:
         ctx.save_for_backward(y_RD, weights_NK)
         ctx.route = route
-        return _added(_rows(y_RD, route).mul_(weights_NK[..., None].to(y_RD.dtype)).unbind(1))
+        return _summed(y_RD, weights_NK, route)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         y_RD, weights_NK = ctx.saved_tensors
         route: Route = ctx.route
+        if weights_NK.dtype == torch.float32 and library.usable(y_RD):
+            return *_split_compiled(grads[0].contiguous(), y_RD, weights_NK.contiguous(), route), None
         grad_RD = grads[0].index_select(0, route.token_R)
         grad_weights_R = torch.linalg.vecdot(y_RD, grad_RD)
         grad_weights_NK = grad_weights_R.index_select(0, route.row_NK.flatten()).view_as(weights_NK)
@@ -102,6 +106,30 @@ class _Combine(torch.autograd.Function):
             0, route.row_NK.flatten(), weights_NK.flatten().to(y_RD.dtype)
         )
         return grad_RD.mul_(weights_R[:, None]), grad_weights_NK.to(weights_NK.dtype), None
+
+
+def _summed(x_RD: Tensor, weights_NK: Tensor | None, route: Route) -> Tensor:
+    """Sum of each token's rows, each times its weight where there are weights, shape (N, D)."""
+    if library.usable(x_RD) and (weights_NK is None or weights_NK.dtype == torch.float32):
+        y_ND = x_RD.new_empty(len(route.row_NK), x_RD.shape[1])
+        weights = None if weights_NK is None else weights_NK.contiguous()
+        library.call("combine", x_RD.contiguous(), weights, route.row_NK, y_ND, *route.row_NK.shape, x_RD.shape[1])
+        return y_ND
+    rows_NKD = _rows(x_RD, route)
+    if weights_NK is not None:
+        rows_NKD.mul_(weights_NK[..., None].to(x_RD.dtype))
+    return _added(rows_NKD.unbind(1))
+
+
+def _split_compiled(grad_ND: Tensor, y_RD: Tensor, weights_NK: Tensor, route: Route) -> tuple[Tensor, Tensor]:
+    """Gradients of `_Combine` in one pass."""
+    filling = len(y_RD) > route.row_NK.numel()
+    grad_RD, grad_weights = (torch.zeros_like if filling else torch.empty_like)(y_RD), torch.empty_like(weights_NK)
+    library.call(
+        "combine_backward", grad_ND, y_RD, weights_NK, route.row_NK, grad_RD, grad_weights,
+        *weights_NK.shape, y_RD.shape[1],
+    )  # fmt: skip
+    return grad_RD, grad_weights
 
 
 def _rows(x_RD: Tensor, route: Route) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from yatsude.model import precision
+from yatsude.model.native import library
 
 __all__ = ["IGNORED", "cross_entropy", "token_losses"]
 
@@ -27,7 +28,9 @@ def cross_entropy(
     Give `scale` = 1 / number of counted tokens of the whole step to make it a mean. `offsets_V` are added to a token's
     logits, but not to its target's: -log of the chance to be there, where the V tokens are a sample of more.
     """
-    return _CrossEntropy.apply(hidden_ND, head_VD, targets_N, scale, offsets_V)
+    given = (hidden_ND, head_VD) if offsets_V is None else (hidden_ND, head_VD, offsets_V)
+    function = _Compiled if len(hidden_ND) and library.usable(*given) else _CrossEntropy
+    return function.apply(hidden_ND, head_VD, targets_N, scale, offsets_V)
 
 
 @torch.no_grad()
@@ -76,3 +79,25 @@ class _CrossEntropy(torch.autograd.Function):
         if grads[0].item() != 1.0:
             grad_hidden, grad_head = grad_hidden * grads[0].to(grad_hidden), grad_head * grads[0].to(grad_head)
         return grad_hidden, grad_head, None, None, None
+
+
+class _Compiled(_CrossEntropy):
+    """The same with one buffer for the logits of all chunks, which become their gradient in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float, offsets_V: Tensor | None
+    ) -> Tensor:
+        total = 0.0
+        hidden_ND, targets_N = hidden_ND.contiguous(), targets_N.contiguous()
+        grad_hidden, grad_head = torch.empty_like(hidden_ND), torch.empty_like(head_VD)
+        buffer = hidden_ND.new_empty(min(CHUNK, len(hidden_ND)), len(head_VD))
+        for start in range(0, len(hidden_ND), CHUNK):
+            part = slice(start, start + CHUNK)
+            hidden, targets = hidden_ND[part], targets_N[part]
+            logits = torch.mm(hidden, head_VD.T, out=buffer[: len(targets)])
+            total += library.call("cross_entropy", logits, targets, offsets_V, *logits.shape, scale)
+            torch.mm(logits, head_VD, out=grad_hidden[part])
+            grad_head.addmm_(logits.T, hidden, beta=1 if start else 0)
+        ctx.save_for_backward(grad_hidden, grad_head)
+        return torch.tensor(total * scale)

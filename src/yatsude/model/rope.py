@@ -1,10 +1,12 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), and its stretching to longer texts."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from yatsude.model.native import library
 from yatsude.model.precision import wide
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.rope_scaling import RopeScaling
@@ -67,9 +69,32 @@ def rotate(x: Tensor, rotations_BTR: Tensor, interleaved: bool = True) -> Tensor
 
     A pair is two neighbours if `interleaved`, else a number of the first half and its partner in the second.
     """
+    if interleaved and torch.is_grad_enabled() and x.requires_grad and x.stride(-1) == 1 and library.usable(x):
+        return _Compiled.apply(x, rotations_BTR)
     x_wide = wide(x)
     if not interleaved:
         x_wide = x_wide.unflatten(-1, (2, -1)).transpose(-1, -2).contiguous().flatten(-2)
     pairs = torch.view_as_complex(x_wide.unflatten(-1, (-1, 2)))
     turned = torch.view_as_real(pairs * rotations_BTR[:, :, None].to(pairs.dtype))
     return (turned if interleaved else turned.transpose(-1, -2)).flatten(-2).to(x.dtype)
+
+
+class _Compiled(torch.autograd.Function):
+    """Neighbouring pairs in one pass each way: the gradient is turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rotations_BTR: Tensor) -> Tensor:
+        ctx.rotations = rotations_BTR.contiguous()
+        return _turned(x, ctx.rotations, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grad = grads[0] if grads[0].stride(-1) == 1 else grads[0].contiguous()
+        return _turned(grad, ctx.rotations, -1.0), None
+
+
+def _turned(x: Tensor, rotations_BTR: Tensor, sign: float) -> Tensor:
+    y = torch.empty(x.shape, dtype=x.dtype)
+    step = rotations_BTR[0].numel() * 2 if len(rotations_BTR) > 1 else 0  # one row of positions may serve all
+    library.call("rotate", x, rotations_BTR, y, *x.shape, *x.stride()[:3], step, sign)
+    return y

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from yatsude.model.native import library
+
 __all__ = ["SwiGLU", "swiglu"]
 
 
@@ -25,7 +27,8 @@ class SwiGLU(nn.Module):
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) · up for gate and up side by side: shape (..., 2I) to (..., I)."""
     if torch.is_grad_enabled() and gate_up.requires_grad:
-        return _SwiGLU.apply(gate_up)
+        function = _Compiled if library.usable(gate_up) else _SwiGLU
+        return function.apply(gate_up)
     gate, up = gate_up.chunk(2, -1)
     return functional.silu(gate) * up
 
@@ -49,3 +52,27 @@ class _SwiGLU(torch.autograd.Function):
         torch.mul(grads[0], opened, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=grad_gate)
         return grad
+
+
+class _Compiled(torch.autograd.Function):
+    """The same in one pass each way, which keeps nothing but its input."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate_up = gate_up.contiguous()
+        ctx.save_for_backward(gate_up)
+        y = gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+        library.call("swiglu_forward", gate_up, y, *_rows(y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        grad, grad_gate_up = grads[0].contiguous(), torch.empty_like(gate_up)
+        library.call("swiglu_backward", grad, gate_up, grad_gate_up, *_rows(grad))
+        return grad_gate_up
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    """Number of rows, and their width."""
+    return x.numel() // max(x.shape[-1], 1), x.shape[-1]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from yatsude.model.native import library
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Slice, Weights
 from yatsude.train.workers import Workers
@@ -38,13 +39,15 @@ class Optimizer:
 
     def _update(self, pieces: Sequence[Slice], factor: float, rate_share: float) -> None:
         for piece in pieces:
+            muon = piece.kind == "matrix" and self.settings.muon
+            rate = rate_share * (self.settings.muon_rate if muon else self._rate(piece))
+            if not muon and library.usable(self.weights.compute):
+                self._adamw_compiled(piece, rate, factor)
+                continue
             if factor < 1.0:
                 piece.flat(self.weights.gradient).mul_(factor)
-            if piece.kind == "matrix" and self.settings.muon:
-                self._muon(piece, rate_share * self.settings.muon_rate)
-            else:
-                self._adamw(piece, rate_share * self._rate(piece))
-        self.weights.publish(pieces)
+            self._muon(piece, rate) if muon else self._adamw(piece, rate)
+            self.weights.publish([piece])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the optimizer."""
@@ -59,6 +62,9 @@ class Optimizer:
     def _rate(self, part: Slice) -> float:
         return self.settings.embedding_rate if part.kind == "embedding" else self.settings.rate
 
+    def _decay(self, part: Slice) -> float:
+        return self.settings.weight_decay if part.kind in ("matrix", "router") else 0.0
+
     def _adamw(self, part: Slice, rate: float) -> None:
         """AdamW (Loshchilov and Hutter, arXiv 1711.05101); vectors and embeddings are not decayed."""
         flat = slice(part.start, part.stop)
@@ -72,11 +78,20 @@ class Optimizer:
             lr=rate,
             beta1=self.settings.beta1,
             beta2=self.settings.beta2,
-            weight_decay=self.settings.weight_decay if part.kind in ("matrix", "router") else 0.0,
+            weight_decay=self._decay(part),
             eps=self.settings.epsilon,
             amsgrad=False,
             maximize=False,
         )
+
+    def _adamw_compiled(self, part: Slice, rate: float, factor: float) -> None:
+        """The same with clipping before it and publishing after it in one pass."""
+        settings, weights = self.settings, self.weights
+        flat = (part.flat(b) for b in (weights.compute, weights.master, weights.gradient, self.first, self.second))
+        library.call(
+            "adamw", *flat, part.stop - part.start, factor, rate, self._decay(part), settings.beta1, settings.beta2,
+            1 - settings.beta1**self.steps, 1 - settings.beta2**self.steps, settings.epsilon,
+        )  # fmt: skip
 
     def _muon(self, part: Slice, rate: float) -> None:
         """Muon (Jordan et al. 2024) with Nesterov momentum: the update's singular values are all brought near 1."""

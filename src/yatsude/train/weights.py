@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from yatsude.model.native import library
 from yatsude.model.transformer import Transformer
 
-__all__ = ["Slice", "Weights"]
+__all__ = ["Slice", "Weights", "collect_into"]
 
 ALIGNMENT = 32
 """Elements: every slice begins at a multiple of 64 bytes, in 16 bits too."""
@@ -66,7 +67,7 @@ class Weights:
         self.compute = self.master if dtype == torch.float32 else self.master.to(dtype)
         biases = [router.e_score_correction_bias for router in model.routers]
         self._biases = [None if bias is None else bias.clone() for bias in biases]
-        self._gradients = [torch.zeros(total, dtype=dtype) for _ in range(workers)]
+        self._gradients = torch.zeros(workers, math.ceil(total / ALIGNMENT) * ALIGNMENT, dtype=dtype)
         self.gradient = torch.zeros(total)
         self.replicas = [self._bind(copy.deepcopy(model), gradient) for gradient in self._gradients]
 
@@ -75,16 +76,9 @@ class Weights:
 
         The sum of the squares of what was collected comes back.
         """
-        squares = 0.0
-        for piece in pieces:
-            total = piece.flat(self.gradient)
-            total.copy_(piece.flat(self._gradients[0]))
-            for other in self._gradients[1:]:
-                total.add_(piece.flat(other))
-            for one in self._gradients:
-                piece.flat(one).zero_()
-            squares += float(torch.linalg.vector_norm(total)) ** 2
-        return squares
+        return sum(
+            collect_into(piece.flat(self.gradient), self._gradients[:, piece.start : piece.stop]) for piece in pieces
+        )
 
     def publish(self, pieces: Sequence[Slice]) -> None:
         """Make the masters' values of some pieces those that the replicas compute with."""
@@ -113,6 +107,17 @@ class Weights:
         for router, shared in zip(model.routers, self._biases, strict=True):
             router.e_score_correction_bias = shared
         return model
+
+
+def collect_into(total: Tensor, gradients: Tensor) -> float:
+    """Write the sum of the rows of `gradients` to `total`, float32, and clear them; the sum of squares comes back."""
+    if library.usable(gradients):
+        return library.call("collect", gradients, total, *gradients.shape, gradients.stride(0))
+    total.copy_(gradients[0])
+    for other in gradients[1:]:
+        total.add_(other)
+    gradients.zero_()
+    return float(torch.linalg.vector_norm(total)) ** 2
 
 
 def _slices(parameters: dict[str, torch.nn.Parameter]) -> list[Slice]:
