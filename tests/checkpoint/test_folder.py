@@ -166,12 +166,20 @@ def test_a_config_that_contradicts_the_tensors_names_both(model, tmp_path):
         ({"num_hidden_layers": 4}, ["missing model.layers.3."]),
         ({"n_routed_experts": 16}, ["missing model.layers.1.mlp.experts.10."]),
         ({"vocab_size": 301}, ["model.embed_tokens.weight has shape (300, 32), expected (301, 32)"]),
-        ({"num_nextn_predict_layers": 1}, ["missing model.layers.3.", "set num_nextn_predict_layers to 0"]),
         ({"quantization_config": {"quant_method": "gptq"}}, ["quant_method = 'gptq'"]),
         ({"quantization_config": {"quant_method": "fp8"}}, ["weight_block_size = None"]),
     ):
         (folder / "config.json").write_text(json.dumps({**page, **changes}))
         one_line(folder, *words)
+
+
+def test_layers_that_predict_ahead_may_be_missing_as_a_whole_but_not_in_part(build, tmp_path, capsys):
+    folder = written(build(num_nextn_predict_layers=1), tmp_path / "a")
+    changed(folder, lambda tensors: tensors.pop("model.layers.3.eh_proj.weight"))
+    one_line(folder, "missing model.layers.3.eh_proj.weight")
+    changed(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if ".layers.3." in name])
+    assert hf.load(folder).config.num_nextn_predict_layers == 0
+    assert "has no layers of multi-token prediction" in capsys.readouterr().err
 
 
 def test_a_tied_head_may_be_repeated_but_not_differ(build, tmp_path):

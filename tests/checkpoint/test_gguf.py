@@ -123,7 +123,7 @@ def exported(build, backend, tmp_path):
 
     def write(dtype=torch.float32, shard_bytes=10**9, **changes):
         folder = tmp_path / "model"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         model = build(**changes)
         hf.write(model, folder, dtype, shard_bytes)
         Tokenizer(tokenizers.Tokenizer.from_str(backend)).save(folder)
@@ -325,13 +325,17 @@ def test_shards_make_the_same_file(exported, tmp_path):
 
 
 def test_layers_that_predict_ahead_are_left_out_and_said(exported, tmp_path, capsys):
-    _, folder = exported()
-    gguf.write(folder, tmp_path / "without.gguf", "f32")
-    tensors = load_file(folder / "model.safetensors")
-    save_file({**tensors, "model.layers.3.enorm.weight": torch.ones(32)}, folder / "model.safetensors")
-    figures = gguf.write(folder, tmp_path / "with.gguf", "f32")
-    assert "1 tensors of multi-token prediction are left out" in capsys.readouterr().err
-    assert figures.sources == len(tensors)
+    figures = gguf.write(exported()[1], tmp_path / "without.gguf", "f32")
+    _, folder = exported(num_nextn_predict_layers=1)
+    assert gguf.write(folder, tmp_path / "with.gguf", "f32").sources == figures.sources
+    assert "39 tensors of multi-token prediction are left out" in capsys.readouterr().err
+
+
+def test_a_folder_of_fp8_goes_in_as_numbers(exported, tmp_path):
+    model, folder = exported()
+    (folder / "model.safetensors").unlink()
+    write.write(hf.InMemory(model), folder, write.Precision(torch.float8_e4m3fn, (16, 16)), 10**9)
+    assert gguf.write(folder, tmp_path / "model.gguf", "f32").largest_error == 0
 
 
 def changed(folder, name="config.json", **values):
@@ -345,7 +349,7 @@ BAD_CONFIGS = {
     "26 layers with q_lora_rank = 24": {"num_hidden_layers": 26, "q_lora_rank": 24},
     "n_shared_experts = 0": {"n_shared_experts": 0},
     "scoring_func = 'softmax'": {"scoring_func": "softmax"},
-    "stored quantised": {"quantization_config": {"quant_method": "fp8"}},
+    "quant_method = 'gptq'": {"quantization_config": {"quant_method": "gptq"}},
     "mscale": {"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64}},
     "missing model.layers.3.": {"num_hidden_layers": 4},
 }
@@ -367,9 +371,9 @@ def test_weights_that_are_missing_unknown_or_quantised_are_named(exported, tmp_p
     for wrong, said in (
         ({key: value for key, value in tensors.items() if key != name}, f"missing {name}; unknown none"),
         ({**tensors, "model.extra.weight": torch.ones(2)}, "missing none; unknown model.extra.weight"),
-        ({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, f"{name} is torch.float8_e4m3fn"),
+        ({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, f"{name} is float8_e4m3fn"),
         ({**tensors, name: tensors[name] * float("nan")}, "is not in the file as in"),
-        ({**tensors, name: tensors[name][:3].clone()}, "have shapes"),
+        ({**tensors, name: tensors[name][:3].clone()}, "has shape"),
     ):
         save_file(wrong, folder / "model.safetensors")
         with pytest.raises(CheckpointError, match=said):

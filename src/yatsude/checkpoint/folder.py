@@ -4,6 +4,7 @@ Tensors are read one by one, or some rows at a time, so that a folder of any siz
 is turned into numbers on the way.
 """
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor
 from yatsude.checkpoint import float8
 from yatsude.checkpoint.shard import Entry, Shard
 from yatsude.errors import CheckpointError
+from yatsude.progress import say
 from yatsude.spec import hf as spec
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import EMBEDDING, Shape, Stored, names_of_copies, stored
 
 __all__ = ["INDEX", "WEIGHTS", "Folder", "refuse_nonfinite"]
@@ -40,6 +43,7 @@ class Folder:
             raise CheckpointError(f"{path / spec.CONFIG}: {error}") from None
         self.shards = {shard.path.name: shard for shard in (Shard(file) for file in _files(path))}
         self._file = self._where()
+        self.config = self._as_stored(self.config)
         self.tensors = self._matched()
         """Name -> what it is, in the order of a forward pass."""
 
@@ -109,6 +113,14 @@ class Folder:
                 found[name] = file
         return found
 
+    def _as_stored(self, config: ModelConfig) -> ModelConfig:
+        """Leave out layers of multi-token prediction that are not there at all: transformers writes none."""
+        ahead = f"model.layers.{config.num_hidden_layers}."
+        if not config.num_nextn_predict_layers or any(name.startswith(ahead) for name in self._file):
+            return config
+        say(f"{self.path} has no layers of multi-token prediction, though config.json says so; read without them")
+        return dataclasses.replace(config, num_nextn_predict_layers=0)
+
     def _matched(self) -> dict[str, Stored]:
         """Hold what there is against what config.json asks for: both sides must be used up."""
         wanted = stored(self.config)
@@ -125,18 +137,12 @@ class Folder:
         if missing or unknown:
             raise CheckpointError(
                 f"{self.path} does not fit its config.json: missing {_some(missing)}; unknown {_some(unknown)};"
-                f" {self._advice(missing)}"
+                " check that config.json belongs to these weights"
             )
         for name, entry in wanted.items():
             if name in self._file:
                 self._fits(name, entry.shape)
         return {name: entry for name, entry in wanted.items() if name not in optional}
-
-    def _advice(self, missing: list[str]) -> str:
-        first = f"model.layers.{self.config.num_hidden_layers}."
-        if missing and all(name.startswith(first) for name in missing):
-            return "if the layers of multi-token prediction were left out, set num_nextn_predict_layers to 0 there"
-        return "check that config.json belongs to these weights"
 
     def _fits(self, name: str, shape: Shape) -> None:
         entry = self.entry(name)

@@ -3,10 +3,8 @@
 The weights go through memory one tensor of the file at a time; the largest are the experts of one layer, stacked.
 """
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +16,9 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType as Type
 from torch import Tensor
 
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.gguf_layout import Layout, Target, layout
 from yatsude.checkpoint.gguf_vocabulary import read_page, vocabulary
-from yatsude.checkpoint.tensors import reading
 from yatsude.errors import CheckpointError
 from yatsude.files import new_file
 from yatsude.progress import bar, say
@@ -30,13 +28,11 @@ __all__ = ["Figures", "Precision", "write"]
 Precision = Literal["f32", "bf16", "q8_0"]
 Bytes = npt.NDArray[np.uint8]
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FILE_TYPE: dict[Precision, tuple[Kind, int]] = {"f32": (Kind.F32, 0), "bf16": (Kind.BF16, 32), "q8_0": (Kind.Q8_0, 7)}
 """Precision -> that of the matrices, and llama.cpp's number for the whole file."""
 _BLOCK = 32
 """q8_0 stores so many numbers of a row with one scale."""
 _TYPES = {bool: Type.BOOL, int: Type.UINT32, float: Type.FLOAT32, str: Type.STRING, list: Type.ARRAY}
-_LISTED = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,62 +55,34 @@ def write(folder: Path, path: Path, precision: Precision = "bf16") -> Figures:
     """Write the model of `folder` to `path`; nothing is there until the file was read again and compared.
 
     Vectors and routers are always float32. Raises CheckpointError for a model that llama.cpp would not compute as
-    transformers does, for a tensor that is missing, unknown or quantised, and for a file that is not what was meant.
+    transformers does, for a folder that is not whole, and for a file that is not what was meant.
     """
     config = read_page(folder / "config.json")
     plan = layout(config)
     entries = {**_general(folder, path, precision), **plan.metadata, **vocabulary(folder, config)}
-    with _Source.open(folder) as source, new_file(path) as draft:
-        source.check(plan.targets, config)
+    source = Folder(folder)
+    _all_used(source, plan.targets)
+    with new_file(path) as draft:
         stored = [_Stored.of(target, source, precision) for target in plan.targets]
         _write(draft, plan, entries, stored, source)
         return _compare(draft, plan, entries, stored, source)
 
 
-class _Source:
-    """The tensors of a folder, in however many files."""
+def _all_used(source: Folder, targets: list[Target]) -> None:
+    """Every tensor of the folder goes into the file, but those of multi-token prediction."""
+    used = {name for target in targets for name in target.sources}
+    left = [name for name in source.tensors if name not in used]
+    if unknown := [name for name in left if not source.tensors[name].place.tensor.startswith("mtp.")]:
+        raise CheckpointError(f"{source.path}: no place in GGUF for {unknown[0]}; export it to a folder instead")
+    if left:
+        say(f"{len(left)} tensors of multi-token prediction are left out; llama.cpp decodes without them")
 
-    def __init__(self, folder: Path, files: Mapping[str, Any]) -> None:
-        self.folder, self.files = folder, files
 
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, folder: Path) -> Iterator["_Source"]:
-        """Map every file of the folder into memory until the block ends."""
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(reading(path)) for path in _files(folder)]
-            yield cls(folder, {name: file for file in files for name in file.keys()})  # noqa: SIM118  (no mapping)
-
-    def check(self, targets: list[Target], config: Mapping[str, Any]) -> None:
-        """Every tensor of the folder must be used and every one of the file be there."""
-        wanted = dict.fromkeys(name for target in targets for name in target.sources)
-        extra = [name for name in self.files if name not in wanted]
-        ahead = tuple(f"model.layers.{config['num_hidden_layers'] + n}." for n in range(8))
-        left = [name for name in extra if name.startswith(ahead)]
-        tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
-        unknown = [name for name in extra if name not in {*left, *tied} and not name.endswith("rotary_emb.inv_freq")]
-        missing = [name for name in wanted if name not in self.files]
-        if missing or unknown:
-            raise CheckpointError(
-                f"{self.folder} does not fit its config.json: missing {_some(missing)}; unknown {_some(unknown)};"
-                " check that config.json belongs to these weights"
-            )
-        if left:
-            say(f"{len(left)} tensors of multi-token prediction are left out; llama.cpp decodes without them")
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape by the file's header, without reading the tensor."""
-        return tuple(self.files[name].get_slice(name).get_shape())
-
-    def parts(self, target: Target) -> Iterator[Tensor]:
-        """Read what a tensor of the file is made of, one after the other, changed to how it lies there."""
-        for name in target.sources:
-            tensor = self.files[name].get_tensor(name)
-            if not tensor.is_floating_point() or tensor.itemsize == 1:
-                raise CheckpointError(
-                    f"{self.folder}: {name} is {tensor.dtype}; expected weights of 16 bits or more, not quantised ones"
-                )
-            yield target.change(tensor) if target.change else tensor
+def _parts(source: Folder, target: Target) -> Iterator[Tensor]:
+    """Read what a tensor of the file is made of, one after the other, changed to how it lies there."""
+    for name in target.sources:
+        tensor = source.read(name)
+        yield target.change(tensor) if target.change else tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +95,9 @@ class _Stored:
     precision: Precision
 
     @classmethod
-    def of(cls, target: Target, source: _Source, precision: Precision) -> "_Stored":
+    def of(cls, target: Target, source: Folder, precision: Precision) -> "_Stored":
         """Shape and format follow from those on disk."""
-        shapes = {source.shape(name) for name in target.sources}
+        shapes = {source.entry(name).shape for name in target.sources}
         if len(shapes) > 1:
             raise CheckpointError(f"the experts of {target.name} have shapes {sorted(shapes)}; expected one for all")
         try:
@@ -173,7 +141,7 @@ def _encoded(tensor: Tensor, kind: Kind) -> Bytes:
     return tensor.to(dtype).contiguous().flatten().view(torch.uint8).numpy()
 
 
-def _write(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: _Source) -> None:
+def _write(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: Folder) -> None:
     writer = gguf.GGUFWriter(draft, plan.architecture)
     try:
         for key, value in entries.items():
@@ -191,17 +159,17 @@ def _write(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Sto
         writer.close()
 
 
-def _joined(one: _Stored, source: _Source) -> Bytes:
+def _joined(one: _Stored, source: Folder) -> Bytes:
     data = np.empty(one.nbytes, np.uint8)
     at = 0
-    for part in source.parts(one.target):
+    for part in _parts(source, one.target):
         piece = _encoded(part, one.kind)
         data[at : at + len(piece)] = piece
         at += len(piece)
     return data
 
 
-def _compare(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: _Source) -> Figures:
+def _compare(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Stored], source: Folder) -> Figures:
     """Read the file again and hold it against the folder; any difference that rounding does not explain is an error."""
     reader = gguf.GGUFReader(draft)
     _compare_entries(reader, {"general.architecture": plan.architecture, **entries})
@@ -231,10 +199,10 @@ def _compare_entries(reader: gguf.GGUFReader, entries: dict[str, Any]) -> None:
             raise CheckpointError(f"the file holds {key} = {found!r:.60}, expected {value!r:.60}; write it again")
 
 
-def _error(one: _Stored, data: Bytes, source: _Source) -> float:
+def _error(one: _Stored, data: Bytes, source: Folder) -> float:
     """Largest difference of a stored tensor from the folder's."""
     worst, at = 0.0, 0
-    for part in source.parts(one.target):
+    for part in _parts(source, one.target):
         piece = data[at : (at := at + one.nbytes // len(one.target.sources))]
         exact = part.float()
         if one.kind is Kind.Q8_0:
@@ -244,7 +212,7 @@ def _error(one: _Stored, data: Bytes, source: _Source) -> float:
             fits = np.array_equal(piece, _encoded(part, one.kind))
             gap = (exact.bfloat16().float() if one.kind is Kind.BF16 else exact) - exact
         if not fits or not exact.isfinite().all():
-            raise CheckpointError(f"{one.target.name} is not in the file as in {source.folder}; check the weights")
+            raise CheckpointError(f"{one.target.name} is not in the file as in {source.path}; check the weights")
         worst = max(worst, gap.abs().max().item())
     return worst
 
@@ -267,21 +235,3 @@ def _general(folder: Path, path: Path, precision: Precision) -> dict[str, Any]:
         "general.file_type": _FILE_TYPE[precision][1],
         "general.quantization_version": 2,
     }
-
-
-def _files(folder: Path) -> list[Path]:
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    index = folder / _INDEX
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except FileNotFoundError:
-        raise CheckpointError(f"no {_WEIGHTS} and no {_INDEX} in {folder}; expected an exported model") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is damaged ({error!r}); copy or export the model again") from None
-    return [folder / Path(name).name for name in sorted(names)]
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return (", ".join(sorted(names)[:_LISTED]) or "none") + more

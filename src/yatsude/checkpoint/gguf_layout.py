@@ -41,8 +41,6 @@ def layout(config: Config) -> Layout:
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise CheckpointError(f"model_type = {kind!r} cannot go into GGUF; expected one of {', '.join(FAMILIES)}")
-    if config.get("quantization_config"):
-        raise CheckpointError("the weights are stored quantised (quantization_config); export them in bfloat16 first")
     family = FAMILIES[kind]
     try:
         family.check(config)

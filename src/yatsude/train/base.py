@@ -11,7 +11,6 @@ from yatsude.checkpoint.folder import Folder
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
 from yatsude.model.transformer import Transformer
-from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 
 __all__ = ["config_of", "identity_of", "load"]
@@ -21,7 +20,7 @@ TOKENIZER = "tokenizer.json"
 
 def config_of(base: Path, tokens: Path, vocab_size: int) -> ModelConfig:
     """Shape of the base; one with another tokenizer than the folder `tokens` is refused."""
-    config = spec.read(base)
+    config = Folder(base).config
     refuse_without_licence(base)
     mine, theirs = tokens / TOKENIZER, base / TOKENIZER
     if not theirs.is_file() or sha256_of(mine) != sha256_of(theirs):
