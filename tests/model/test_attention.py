@@ -83,3 +83,27 @@ def test_without_a_mask_the_cache_is_causal(build):
     torch.testing.assert_close(torch.cat((first, rest), 1), model(tokens), rtol=0, atol=2e-5)
     width = model.config.kv_lora_rank + model.config.qk_rope_head_dim
     assert sum(part.shape[-1] for part in cache.layers[0]) == width
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_weights_computed_again_give_the_same_gradients(monkeypatch, dtype):
+    """In float64 by the reference, in float32 by the compiled pass where there is one."""
+    found = []
+    for kept in (1024, 0):
+        monkeypatch.setattr(attention, "KEPT", kept)
+        monkeypatch.setattr(attention, "BLOCK", 3)
+        documents = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1]])
+        query, key, value = qkv(dtype, 8, 8)
+        attend(query, key, value, document_mask(documents, dtype), 0.3).square().sum().backward()
+        found.append([part.grad for part in (query, key, value)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_long_sequence_holds_no_scores_of_all_pairs():
+    length, kept = 2048, []
+    query, key, value = (torch.randn(1, 2, length, 8, requires_grad=True) for _ in range(3))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        out = attend(query, key, value, torch.zeros(1, 1, 1).expand(1, length, length), 0.3)
+    assert max(kept) <= length * length  # the mask, a view
+    assert sum(kept) < 1.1 * length * length
+    out.sum().backward()

@@ -16,7 +16,9 @@ __all__ = ["Cache", "attend", "causal_mask"]
 
 
 BLOCK = 128
-"""Queries of one batched product on a CPU."""
+"""Queries of one batched product on a CPU: no more of the scores are there at the same time."""
+KEPT = 1024
+"""Up to so many keys the weights wait for the backward pass; of longer sequences they are computed again."""
 
 
 class Cache(Protocol):
@@ -40,11 +42,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     Where T = S the mask must be causal: on a CPU later keys are not even read.
     """
     if query.device.type == "cpu":
-        if query.requires_grad and library.usable(query, key, value):
-            return _Compiled.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale)
+        learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
+        keeps = learns and key.shape[2] <= KEPT
+        if learns and library.usable(query, key, value):
+            return _Compiled.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale, keeps)
         if mask is None:
             mask = causal_mask(query.shape[2], key.shape[2], query)[None]
-        return _Attend.apply(query, key, value, mask.to(query.dtype), scale)
+        return _Attend.apply(query, key, value, mask.to(query.dtype), scale, keeps)
     if mask is None and query.shape[2] != key.shape[2]:  # the kernel would let the first query see the first key alone
         mask = causal_mask(query.shape[2], key.shape[2], query)[None]
     return functional.scaled_dot_product_attention(
@@ -53,77 +57,92 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
 
 
 class _Attend(torch.autograd.Function):
-    """Attention as batched products that keep the weights: on a CPU twice as fast as the fused kernel.
+    """Attention as batched products over blocks of queries: on a CPU twice as fast as the fused kernel.
 
-    Queries are taken in blocks; with a query for every key, no block reads keys behind its own end.
+    With a query for every key, no block reads keys behind its own end.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-        batch, heads = query.shape[:2]
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, keeps: bool) -> Tensor:
+        ctx.scale, ctx.shape = scale, query.shape[:2]
         query, key, value = (part.flatten(0, 1) for part in (query * scale, key, value))
         out = query.new_empty(*query.shape[:2], value.shape[2])
-        weights: list[Tensor] = []
+        kept: list[Tensor] = []
         for rows, seen in _blocks(query.shape[1], key.shape[1]):
-            scores = torch.bmm(query[:, rows], key[:, seen].mT)
-            scores.unflatten(0, (batch, heads)).add_(mask[:, None, rows, seen])
-            weights.append(torch.softmax(scores, -1))
-            out[:, rows] = torch.bmm(weights[-1], value[:, seen])
-        ctx.save_for_backward(query, key, value, *weights)
-        ctx.scale, ctx.shape = scale, (batch, heads)
-        return out.unflatten(0, (batch, heads))
+            block = _Attend._weights(ctx, query, key, mask, rows, seen)
+            out[:, rows] = torch.bmm(block, value[:, seen])
+            kept += [block] if keeps else []
+        ctx.save_for_backward(query, key, value, mask, *kept)
+        return out.unflatten(0, ctx.shape)
+
+    @staticmethod
+    def _weights(ctx: Any, query: Tensor, key: Tensor, mask: Tensor, rows: slice, seen: slice) -> Tensor:
+        scores = torch.bmm(query[:, rows], key[:, seen].mT)
+        scores.unflatten(0, ctx.shape).add_(mask[:, None, rows, seen])
+        return torch.softmax(scores, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *weights = ctx.saved_tensors
+        query, key, value, mask, *kept = ctx.saved_tensors
         grad = grads[0].flatten(0, 1)
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for (rows, seen), block in zip(_blocks(query.shape[1], key.shape[1]), weights, strict=True):
+        for number, (rows, seen) in enumerate(_blocks(query.shape[1], key.shape[1])):
+            block = kept[number] if kept else _Attend._weights(ctx, query, key, mask, rows, seen)
             grad_value[:, seen] += torch.bmm(block.mT, grad[:, rows])
             grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype)
             grad_query[:, rows] = torch.bmm(grad_scores, key[:, seen])
             grad_key[:, seen] += torch.bmm(grad_scores.mT, query[:, rows])
-        return *(g.unflatten(0, ctx.shape) for g in (grad_query.mul_(ctx.scale), grad_key, grad_value)), None, None
+        mine = (part.unflatten(0, ctx.shape) for part in (grad_query.mul_(ctx.scale), grad_key, grad_value))
+        return *mine, None, None, None
 
 
 class _Compiled(torch.autograd.Function):
     """The same with scale, mask and softmax in place in one pass, over the keys alone that a query may see."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        batch, heads, queries, keys = *query.shape[:3], key.shape[2]
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, keeps: bool
+    ) -> Tensor:
+        ctx.scale, ctx.shape, ctx.mask = scale, query.shape[:2], mask
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        out = query.new_empty(batch * heads, queries, value.shape[2])
-        weights: list[Tensor] = []
-        for rows, seen in _blocks(queries, keys):
-            block = torch.bmm(query[:, rows], key[:, seen].mT)
-            open_keys = None if mask is None else mask[:, rows, seen].expand(batch, -1, -1)
-            strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
-            library.call(
-                "weights_forward", block, open_keys, batch * heads, heads, *block.shape[1:],
-                _first(rows.start, queries, keys, mask is None), *strides, scale,
-            )  # fmt: skip
+        out = query.new_empty(*query.shape[:2], value.shape[2])
+        kept: list[Tensor] = []
+        for rows, seen in _blocks(query.shape[1], key.shape[1]):
+            block = _Compiled._weights(ctx, query, key, rows, seen)
             torch.bmm(block, value[:, seen], out=out[:, rows])
-            weights.append(block)
-        ctx.save_for_backward(query, key, value, *weights)
-        ctx.scale, ctx.shape, ctx.causal = scale, (batch, heads), mask is None
-        return out.unflatten(0, (batch, heads))
+            kept += [block] if keeps else []
+        ctx.save_for_backward(query, key, value, *kept)
+        return out.unflatten(0, ctx.shape)
+
+    @staticmethod
+    def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
+        batch, heads = ctx.shape
+        block = torch.bmm(query[:, rows], key[:, seen].mT)
+        open_keys = None if ctx.mask is None else ctx.mask[:, rows, seen].expand(batch, -1, -1)
+        strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
+        first = _first(rows.start, query.shape[1], key.shape[1], ctx.mask is None)
+        library.call(
+            "weights_forward", block, open_keys, len(block), heads, *block.shape[1:], first, *strides, ctx.scale
+        )
+        return block
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *weights = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         queries, keys = query.shape[1], key.shape[1]
         grad = grads[0].flatten(0, 1)
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for (rows, seen), block in zip(_blocks(queries, keys), weights, strict=True):
+        for number, (rows, seen) in enumerate(_blocks(queries, keys)):
+            block = kept[number] if kept else _Compiled._weights(ctx, query, key, rows, seen)
             grad_value[:, seen].baddbmm_(block.mT, grad[:, rows])
             grad_scores = torch.bmm(grad[:, rows], value[:, seen].mT)
-            first = _first(rows.start, queries, keys, ctx.causal)
+            first = _first(rows.start, queries, keys, ctx.mask is None)
             library.call("weights_backward", grad_scores, block, *block.shape, first, ctx.scale)
             torch.bmm(grad_scores, key[:, seen], out=grad_query[:, rows])
             grad_key[:, seen].baddbmm_(grad_scores.mT, query[:, rows])
-        return *(g.unflatten(0, ctx.shape) for g in (grad_query, grad_key, grad_value)), None, None
+        mine = (part.unflatten(0, ctx.shape) for part in (grad_query, grad_key, grad_value))
+        return *mine, None, None, None
 
 
 def _first(start: int, queries: int, keys: int, causal: bool) -> int:
