@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from yatsude.checkpoint import float8
 from yatsude.checkpoint.hf import InMemory, load
 from yatsude.checkpoint.verify import verify
 from yatsude.checkpoint.write import Precision, write
+from yatsude.model import float8
 from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import PRESETS, preset
 from yatsude.spec.stored import names_of_copies, stored, tensors
@@ -54,6 +54,7 @@ def test_names_are_those_of_the_published_files():
 
 SCRIPT = """
 import resource, torch
+from yatsude.model import float8
 from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import PRESETS
 from yatsude.spec.stored import stored

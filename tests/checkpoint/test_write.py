@@ -5,11 +5,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from yatsude.checkpoint import float8, streamed, write
+from yatsude.checkpoint import streamed, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory, load
 from yatsude.checkpoint.shard import as_bytes
 from yatsude.checkpoint.write import Precision, pieces
+from yatsude.model import float8
 
 TOKENS = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(0))
 FAMILIES = {

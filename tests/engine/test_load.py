@@ -3,6 +3,7 @@ import torch
 
 from yatsude import manifest
 from yatsude.checkpoint import hf
+from yatsude.checkpoint.write import Precision, write
 from yatsude.engine import load as loading
 from yatsude.engine.load import faster, load
 from yatsude.engine.settings import EngineSettings, SamplingSettings
@@ -24,6 +25,19 @@ def test_an_exported_folder_answers_in_the_precision_set(folder, precision, dtyp
     prompt = engine.tokenizer.encode_chat([{"role": "user", "content": "猫"}])
     answer = engine.generate([prompt], SamplingSettings(temperature=0, max_tokens=5, ignore_end=True))[0]
     assert len(answer.tokens) == 5
+
+
+def test_fp8_stays_so_in_memory(tmp_path, make_model, tokenizer):
+    write(hf.InMemory(make_model(torch.float32)), tmp_path, Precision(torch.float8_e4m3fn, (16, 16)), 1 << 30)
+    tokenizer.save(tmp_path)
+    engine = load(tmp_path, EngineSettings(precision="fp8", device="cpu"))
+    assert engine.runner.model.layers[1].mlp.experts.held("down_proj")[0].dtype == torch.float8_e4m3fn
+    prompt = engine.tokenizer.encode_chat([{"role": "user", "content": "猫"}])
+    ours, plain = (
+        one.generate([prompt], SamplingSettings(temperature=0, max_tokens=8, ignore_end=True))[0].tokens
+        for one in (engine, load(tmp_path, EngineSettings(precision="bf16", device="cpu")))
+    )
+    assert ours == plain
 
 
 def test_auto_measures_and_says_what_it_found(folder, capsys):

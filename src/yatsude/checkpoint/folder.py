@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from yatsude.checkpoint import float8
 from yatsude.checkpoint.shard import Entry, Shard
 from yatsude.errors import CheckpointError
+from yatsude.model import float8
 from yatsude.progress import say
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig

@@ -4,6 +4,7 @@ Reading takes as much memory as the model and one tensor beside it. A model that
 pieces: each process reads the rows that it holds.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,11 +15,13 @@ from yatsude.checkpoint import write as writer
 from yatsude.checkpoint.folder import Folder, refuse_nonfinite
 from yatsude.checkpoint.write import Precision
 from yatsude.errors import CheckpointError
+from yatsude.model import float8
+from yatsude.model.quantised import Quantised, quantise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Place, Stored, stored
 
-__all__ = ["InMemory", "blank", "fill", "load", "write"]
+__all__ = ["InMemory", "blank", "fill", "load", "load_quantised", "write"]
 
 Box = tuple[slice, ...]
 """A range in each dimension of a tensor."""
@@ -50,11 +53,50 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
     return model
 
 
-def blank(config: ModelConfig, dtype: torch.dtype) -> Transformer:
-    """Build a model whose weights hold whatever lay in memory, to be filled; router biases and loads are 0."""
+def load_quantised(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Transformer:
+    """Read a model whose matrices stay in FP8 in memory, for inference; what is stored so is taken as it is.
+
+    `dtype` is that of the other weights and of the products.
+    """
+    source = Folder(folder)
+    blocks = source.blocks or float8.BLOCKS
+    model = blank(source.config, dtype, blocks)
+    rest = {}
+    for name, entry in source.tensors.items():
+        path, _, weight = entry.place.tensor.rpartition(".")
+        part = model.get_submodule(path)
+        if isinstance(part, Quantised) and weight != "bias":
+            _hold(part, weight, name, entry, source)
+        else:
+            rest[name] = entry
+    _fill_all(model, rest, source)
+    return model
+
+
+def _hold(part: Quantised, weight: str, name: str, entry: Stored, source: Folder) -> None:
+    """Put a matrix into a part in FP8; gate and up lie in one, each in whole blocks."""
+    place, height = entry.place, part.blocks[0]
+    if place.rows and place.rows[0] % height:
+        raise CheckpointError(f"{name} has {entry.shape[0]} rows: FP8 in memory needs a multiple of {height}")
+    kept = source.keeps(name, part.blocks)
+    stored, scale = (source.raw(name), source.scale(name)) if kept else float8.quantised(source.read(name), part.blocks)
+    numbers, scales = part.held(weight)
+    first = place.rows[0] // height if place.rows else 0
+    expert = () if place.expert is None else (place.expert,)
+    numbers[place.index].copy_(stored)
+    scales[(*expert, slice(first, first + len(scale)))].copy_(scale)
+
+
+def blank(config: ModelConfig, dtype: torch.dtype, blocks: tuple[int, int] | None = None) -> Transformer:
+    """Build a model whose weights hold whatever lay in memory, to be filled; router biases and loads are 0.
+
+    With `blocks`, the matrices of the layers are in FP8.
+    """
     with torch.device("meta"):
-        model = Transformer(config)
-    model.to(dtype).to_empty(device="cpu")
+        model = Transformer(config).to(dtype)
+        if blocks:
+            quantise(model, dtype, blocks)
+    model.to_empty(device="cpu")
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
     for router in model.routers:
@@ -66,15 +108,18 @@ def blank(config: ModelConfig, dtype: torch.dtype) -> Transformer:
 
 def fill(model: Transformer, source: Folder) -> None:
     """Fill every weight of a model, whole or cut over a mesh, from a folder of the same config."""
-    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    waiting = set(ours) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
-    for name, entry in source.tensors.items():
-        _fill(ours[entry.place.tensor], name, entry, source)
-        waiting.discard(entry.place.tensor)
-    if waiting:
+    if model.config != source.config:
         raise CheckpointError(
-            f"{source.path} leaves {', '.join(sorted(waiting))} unfilled; its config.json is of another model"
+            f"{source.path} is another model than the one to be filled; build it from that config.json"
         )
+    _fill_all(model, source.tensors, source)
+
+
+def _fill_all(model: Transformer, tensors: Mapping[str, Stored], source: Folder) -> None:
+    """Fill the weights that these tensors are, and hold copies against them."""
+    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for name, entry in tensors.items():
+        _fill(ours[entry.place.tensor], name, entry, source)
     for name, copied in source.copies.items():
         _same(ours[copied], name, Stored(tuple(ours[copied].shape), Place(copied)), source)
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from yatsude import manifest
-from yatsude.checkpoint import float8, streamed
+from yatsude.checkpoint import streamed
 from yatsude.checkpoint.folder import Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import as_bytes
 from yatsude.checkpoint.streaming import both
 from yatsude.checkpoint.write import Precision, Weights, on_disk, pieces
 from yatsude.errors import CheckpointError
+from yatsude.model import float8
 from yatsude.spec.config import ModelConfig
 
 __all__ = ["Figures", "Health", "check", "verify"]

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-from yatsude.checkpoint import float8
 from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import DTYPES, as_bytes
 from yatsude.checkpoint.streaming import together
+from yatsude.model import float8
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Shape, stored

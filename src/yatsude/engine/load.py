@@ -47,6 +47,8 @@ def load(folder: Path, settings: EngineSettings | None = None) -> Engine:
 
 def _model(folder: Path, settings: EngineSettings) -> tuple[Transformer, str]:
     device = _device(settings)
+    if settings.precision == "fp8":
+        return hf.load_quantised(folder).to(device), "fp8 in memory, bf16 products, as set"
     if settings.precision != "auto":
         return hf.load(folder, dtype=DTYPES[settings.precision]).to(device), f"{settings.precision}, as set"
     if device.type != "cpu":

@@ -15,8 +15,9 @@ LEAST_TEMPERATURE = 1e-4
 class EngineSettings:
     """The `[engine]` table of a recipe."""
 
-    precision: Precision = "auto"
-    """Of weights and cache; `auto` measures both on this machine and prints what it found."""
+    precision: Precision | Literal["fp8"] = "auto"
+    """Of weights and cache; `auto` measures bf16 and fp32 on this machine and prints what it found. `fp8` keeps the
+    layers' matrices in FP8 and all else in bf16: half the memory, slower on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     context: int = 0
     """Longest prompt plus answer, in tokens; 0: as long as the model was made for."""

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from yatsude.checkpoint import float8, hf, write
+from yatsude.checkpoint import hf, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory
 from yatsude.checkpoint.verify import check, verify
 from yatsude.checkpoint.write import Precision
+from yatsude.model import float8
 
 BLOCKS = (16, 16)
 EIGHT = Precision(torch.float8_e4m3fn, BLOCKS)
