@@ -187,7 +187,7 @@ def test_a_tied_head_may_be_repeated_but_not_differ(build, tmp_path):
     changed(folder, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
     hf.load(folder)
     changed(folder, lambda tensors: tensors["lm_head.weight"][0].add_(1))
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from embed_tokens\.weight"):
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
         hf.load(folder)
 
 

@@ -138,7 +138,7 @@ def _limits(config: ModelConfig) -> str:
         "## Limits\n\n"
         "- It states things that are false with the same ease as things that are true; check what matters.\n"
         "- It repeats what its sources say, with their gaps and prejudices; nothing was done to make it refuse harm.\n"
-        f"- A prompt and its answer together hold at most {config.max_position_embeddings:,} tokens.\n"
+        f"- A prompt and its answer together hold at most {config.context:,} tokens.\n"
         "- Figures hold for the text they were measured on and for no other."
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.shard import Entry, Shard
+from yatsude.checkpoint.streaming import pieces
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.progress import say
@@ -43,6 +44,7 @@ class Folder:
             raise CheckpointError(f"{path / spec.CONFIG}: {error}") from None
         self.shards = {shard.path.name: shard for shard in (Shard(file) for file in _files(path))}
         self._file = self._where()
+        self._refuse_other_index()
         self.config = self._as_stored(self.config)
         self.tensors = self._matched()
         """Name -> what it is, in the order of a forward pass."""
@@ -113,6 +115,25 @@ class Folder:
                 found[name] = file
         return found
 
+    def refuse_other_copies(self) -> None:
+        """A tensor that is repeated under another name must be the same there: the model has one of them alone."""
+        names = {entry.place.tensor: name for name, entry in self.tensors.items() if entry.place.rows is None}
+        for copy, ours in self.copies.items():
+            for rows in pieces(self.entry(copy).shape):
+                if not torch.equal(self.read(copy, rows), self.read(names[ours], rows)):
+                    raise CheckpointError(
+                        f"{self.file(copy)}: {copy} differs from {names[ours]}, of which it is a copy; this model has one"
+                        " of them alone"
+                    )
+
+    def _refuse_other_index(self) -> None:
+        """An index must say of each tensor where it is."""
+        for name, file in _index(self.path).items():
+            if self._file.get(name) != file:
+                raise CheckpointError(
+                    f"{self.path / INDEX} has {name} in {file}, where it is not; copy the model again"
+                )
+
     def _as_stored(self, config: ModelConfig) -> ModelConfig:
         """Leave out layers of multi-token prediction that are not there at all: transformers writes none."""
         ahead = f"model.layers.{config.num_hidden_layers}."
@@ -181,29 +202,43 @@ def refuse_nonfinite(part: Tensor, name: str, source: object) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of weights; the index may name files of this folder alone."""
-    single, index = path / WEIGHTS, path / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        pickled = sorted(file.name for kind in PICKLED for file in path.glob(kind))
-        if pickled:
-            raise CheckpointError(
-                f"{path} holds {pickled[0]}: pickled weights run code when they are read and are never opened here;"
-                " ask for safetensors"
-            )
-        raise CheckpointError(f"no {WEIGHTS} and no {INDEX} in {path}; expected an exported model")
+    """The files of weights."""
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    names = sorted(set(_index(path).values()))
+    for name in names:
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path / name} is missing, but {INDEX} names it; copy or export the model again")
+    if not names:
+        raise CheckpointError(_nothing(path))
+    return [path / name for name in names]
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Tensor -> file by the index, if there is one; it may name files of this folder alone."""
+    index = path / INDEX
+    if (path / WEIGHTS).is_file() or not index.is_file():
+        return {}
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        strange = sorted(name for name in names if Path(name).name != name or not name.endswith(".safetensors"))
+        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        strange = sorted(n for n in found.values() if Path(n).name != n or not n.endswith(".safetensors"))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index} is damaged ({error!r}); copy or export the model again") from None
     if strange:
         raise CheckpointError(f"{index} names {strange[0]!r}: expected safetensors files of this folder")
-    for name in sorted(names):
-        if not (path / name).is_file():
-            raise CheckpointError(f"{path / name} is missing, but {INDEX} names it; copy or export the model again")
-    return [path / name for name in sorted(names)]
+    return found
+
+
+def _nothing(path: Path) -> str:
+    """Say why a folder holds no weights."""
+    if pickled := sorted(file.name for kind in PICKLED for file in path.glob(kind)):
+        return (
+            f"{path} holds {pickled[0]}: pickled weights run code when they are read and are never opened here; ask for"
+            " safetensors"
+        )
+    if shards := sorted(file.name for file in path.glob("*.safetensors")):
+        return f"{path} holds {shards[0]} but no {INDEX}, which says what is where; copy that file too"
+    return f"no {WEIGHTS} and no {INDEX} in {path}; expected an exported model"
 
 
 def _tied_head(tied: bool) -> dict[str, str]:

@@ -13,13 +13,14 @@ from torch.distributed.tensor import DTensor, Shard
 
 from yatsude.checkpoint import write as writer
 from yatsude.checkpoint.folder import Folder, refuse_nonfinite
+from yatsude.checkpoint.streaming import pieces
 from yatsude.checkpoint.write import Precision
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.model.quantised import Quantised, quantise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
-from yatsude.spec.stored import Place, Stored, stored
+from yatsude.spec.stored import Stored, stored
 
 __all__ = ["InMemory", "blank", "fill", "load", "load_quantised", "write"]
 
@@ -116,12 +117,11 @@ def fill(model: Transformer, source: Folder) -> None:
 
 
 def _fill_all(model: Transformer, tensors: Mapping[str, Stored], source: Folder) -> None:
-    """Fill the weights that these tensors are, and hold copies against them."""
+    """Fill the weights that these tensors are."""
     ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     for name, entry in tensors.items():
         _fill(ours[entry.place.tensor], name, entry, source)
-    for name, copied in source.copies.items():
-        _same(ours[copied], name, Stored(tuple(ours[copied].shape), Place(copied)), source)
+    source.refuse_other_copies()
 
 
 def write(model: Transformer, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:
@@ -131,27 +131,13 @@ def write(model: Transformer, folder: Path, dtype: torch.dtype, shard_bytes: int
 
 def _fill(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
     whole, local = _held(tensor)
-    for rows in writer.pieces(entry.shape):
+    for rows in pieces(entry.shape):
         found = _overlap(whole, entry, rows or (0, entry.shape[0]))
         if found:
             to_read, columns, target = found
             part = source.read(name, to_read)
             refuse_nonfinite(part, name, source)
             local[target].copy_(part[columns].reshape(local[target].shape))
-
-
-def _same(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
-    """A copy must hold what it is a copy of."""
-    whole, local = _held(tensor)
-    for rows in writer.pieces(entry.shape):
-        found = _overlap(whole, entry, rows or (0, entry.shape[0]))
-        if found:
-            to_read, columns, target = found
-            if not torch.equal(source.read(name, to_read)[columns].to(local.dtype), local[target].cpu()):
-                raise CheckpointError(
-                    f"{source.file(name)}: {name} differs from {entry.place.tensor}, of which it is a copy; this model"
-                    " has one of them alone"
-                )
 
 
 def _held(tensor: Tensor) -> tuple[Box, Tensor]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from yatsude.checkpoint.write import Weights, pieces
+from yatsude.checkpoint.streaming import pieces
+from yatsude.checkpoint.write import Weights
 from yatsude.model.experts import Experts
 from yatsude.model.norm import RMSNorm
 from yatsude.model.router import Router

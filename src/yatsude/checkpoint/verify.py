@@ -15,8 +15,8 @@ from yatsude import manifest
 from yatsude.checkpoint import streamed
 from yatsude.checkpoint.folder import Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import as_bytes
-from yatsude.checkpoint.streaming import both
-from yatsude.checkpoint.write import Precision, Weights, on_disk, pieces
+from yatsude.checkpoint.streaming import both, pieces
+from yatsude.checkpoint.write import Precision, Weights, on_disk
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.spec.config import ModelConfig
@@ -63,6 +63,7 @@ class Health:
 def verify(folder: Path, source: Weights) -> Figures:
     """Compare a folder with what it must equal, but for the precision on disk; any other difference is an error."""
     written = Folder(folder)
+    written.refuse_other_copies()
     if written.config != source.config:
         raise CheckpointError(f"{folder} is another model: {_first_difference(written.config, source.config)}")
     figures = _compare(written, source)
@@ -82,6 +83,7 @@ def check(folder: Path) -> Health:
     if described:
         manifest.check(folder, manifest.read(folder))
     written = Folder(folder)
+    written.refuse_other_copies()
     for name, entry in written.tensors.items():
         for rows in pieces(entry.shape):
             refuse_nonfinite(written.read(name, rows), name, written)

@@ -17,18 +17,14 @@ from torch import Tensor
 
 from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, refuse_nonfinite
 from yatsude.checkpoint.shard import DTYPES, as_bytes
-from yatsude.checkpoint.streaming import together
+from yatsude.checkpoint.streaming import pieces, together
 from yatsude.model import float8
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Shape, stored
 
-__all__ = ["PIECE", "Precision", "Weights", "on_disk", "pieces", "write", "write_json"]
+__all__ = ["Precision", "Weights", "on_disk", "write", "write_json"]
 
-PIECE = 8 << 20
-"""Bytes of float32 that are worked on at once: little enough that memory is used again instead of asked for anew."""
-ROWS = 128
-"""Pieces begin at a multiple of this: at whole blocks of FP8."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOAT8_PARTS = (".self_attn.", ".mlp.", ".block_sparse_moe.")
 ROUTER = ".gate.weight"
@@ -92,6 +88,8 @@ def write(source: Weights, folder: Path, precision: Precision, shard_bytes: int)
     """Write config.json and the weights into an existing folder, in files of at most `shard_bytes`."""
     dtype = torch.bfloat16 if precision.is_float8 else precision.dtype
     write_json(folder / spec.CONFIG, spec.to_hf(source.config, str(dtype).removeprefix("torch.")) | precision.page)
+    if isinstance(source, Folder):
+        source.refuse_other_copies()
     shards = _shards(source.config, precision, shard_bytes)
     files: dict[str, str] = {}
     jobs = []
@@ -125,17 +123,6 @@ def on_disk(source: Weights, name: str, shape: Shape, precision: Precision) -> I
         scales.append(scale)
         yield rows[0] if rows else 0, numbers
     yield -1, kept.scale(name) if kept else torch.cat(scales)
-
-
-def pieces(shape: Shape) -> Iterator[tuple[int, int] | None]:
-    """Ranges of rows of about `PIECE` bytes in float32; None is all of a small tensor."""
-    size = 4 * math.prod(shape)
-    if size <= PIECE or len(shape) < 2:
-        yield None
-        return
-    step = max(1, PIECE // (size // shape[0]) // ROWS) * ROWS
-    for start in range(0, shape[0], step):
-        yield start, min(start + step, shape[0])
 
 
 def write_json(path: Path, page: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def command(
     folder = model or run / "export"
     engine = load(folder, EngineSettings(precision=settings.precision))
     network, tokenizer = engine.runner.model, engine.tokenizer
-    window = min(settings.window, network.config.max_position_embeddings)
+    window = min(settings.window, network.config.context)
     found = router.measure(
         network,
         tokenizer,

@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, settings: EngineSettings | None = None) -> None:
         settings = settings or EngineSettings()
-        longest = model.config.max_position_embeddings
+        longest = model.config.context
         if settings.context > longest:
             raise RecipeError(
                 f"engine.context = {settings.context}: the model was made for {longest} tokens; give at most that"

@@ -66,6 +66,8 @@ class ModelConfig:
 
     tie_word_embeddings: bool = False
     max_position_embeddings: int = 2048
+    sliding_window: int | None = None
+    """How far back the model's attention was trained to look. Ours looks at everything, so no text may be longer."""
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     rope_interleave: bool = True
@@ -108,8 +110,10 @@ class ModelConfig:
         for name in ("kv_lora_rank", "n_shared_experts", "num_nextn_predict_layers"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name} = {getattr(self, name)}: expected 0 or more")
-        if self.q_lora_rank is not None and self.q_lora_rank < 1:
-            raise RecipeError(f"q_lora_rank = {self.q_lora_rank}: expected at least 1, or nothing")
+        for name in ("q_lora_rank", "sliding_window"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise RecipeError(f"{name} = {size}: expected at least 1, or nothing")
 
     def _refuse_mixture(self) -> None:
         experts, groups = self.n_routed_experts, self.n_group
@@ -147,6 +151,11 @@ class ModelConfig:
         if self.kv_lora_rank:
             return self.kv_lora_rank, self.qk_rope_head_dim
         return self.num_key_value_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+
+    @property
+    def context(self) -> int:
+        """The longest text that is computed as the model was trained to."""
+        return min(self.max_position_embeddings, self.sliding_window or self.max_position_embeddings)
 
     @property
     def moe_layers(self) -> int:

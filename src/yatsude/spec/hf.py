@@ -36,6 +36,9 @@ HARMLESS = (
 )  # fmt: skip
 """Keys that change no number of a forward pass, or that are read elsewhere."""
 
+NULLABLE = ("q_lora_rank", "sliding_window")
+"""Fields that a config.json may set to null, but must say."""
+
 _ADAPTER = TypeAdapter(ModelConfig)
 
 
@@ -62,6 +65,7 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
     _refuse(values, kind)
     page = {**DEFAULTS, **kind.defaults, **{key: value for key, value in values.items() if value is not None}}
     page = kind.prepare(page)
+    _refuse_silence(page, values, kind)
     stretch = _rope(page)
     if "rope_theta" in stretch:
         page["rope_theta"] = stretch["rope_theta"]
@@ -119,6 +123,13 @@ def quantised_blocks(values: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _keys(kind: Family) -> dict[str, str]:
     return {name: kind.keys.get(name, name) for name in (*COMMON, *kind.fields)}
+
+
+def _refuse_silence(page: Mapping[str, Any], values: Mapping[str, Any], kind: Family) -> None:
+    """A key that is not there means something else to every program: only what the family declares may be missing."""
+    for name, key in _keys(kind).items():
+        if key not in page and not (key in values and name in NULLABLE):
+            raise CheckpointError(f"config.json has no {key} (or null), which {values['model_type']} needs; add it")
 
 
 def _refuse(values: Mapping[str, Any], kind: Family) -> None:

@@ -17,7 +17,7 @@ import torch
 from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
 from yatsude.checkpoint.bases import carry
-from yatsude.errors import MachineError
+from yatsude.errors import MachineError, RecipeError
 from yatsude.files import new_folder
 from yatsude.machine import cores, keep_freed_memory, memory
 from yatsude.model.init import initialise
@@ -83,6 +83,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     feed = Feed(shards, settings.sequence_length, settings.seed)
     base = Path(settings.base) if settings.base else None
     config = bases.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
+    _reaches(config, settings.sequence_length)
     counts = count(config)
     _fits(counts.total + counts.mtp)
     if restart:
@@ -125,6 +126,15 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
     finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
     return summary
+
+
+def _reaches(config: ModelConfig, length: int) -> None:
+    """Refuse sequences that are longer than what the attention of the model was made for."""
+    if config.sliding_window and length > config.sliding_window:
+        raise RecipeError(
+            f"train.sequence_length = {length}: the model looks {config.sliding_window} tokens back, and here attention"
+            " has no window; give at most that"
+        )
 
 
 def _initialised(config: ModelConfig, seed: int) -> Transformer:

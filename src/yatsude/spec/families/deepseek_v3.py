@@ -32,7 +32,7 @@ FAMILY = Family(
         "moe_layer_freq": 1,
         "ep_size": 1,
     },
-    defaults={"rope_interleave": True, "num_nextn_predict_layers": 0, "n_group": 1, "topk_group": 1},
+    defaults={"rope_interleave": True, "num_nextn_predict_layers": 0},
     ignored=("num_key_value_heads", "qk_head_dim", "head_dim", "aux_loss_alpha", "seq_aux", "n_local_experts"),
     finish=lambda page: {**page, "num_key_value_heads": page["num_attention_heads"]},
 )

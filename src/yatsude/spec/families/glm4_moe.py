@@ -38,8 +38,6 @@ FAMILY = Family(
         "use_qk_norm": False,
         "attention_bias": False,
         "num_nextn_predict_layers": 0,
-        "n_group": 1,
-        "topk_group": 1,
     },
     ignored=grouped.IGNORED,
     prepare=_prepare,

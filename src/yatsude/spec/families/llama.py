@@ -11,5 +11,5 @@ FAMILY = Family(
     says={**grouped.SAYS, "attention_bias": False, "mlp_bias": False},
     defaults={"bos_token_id": 1, "eos_token_id": 2},
     ignored=grouped.IGNORED,
-    prepare=grouped.prepare,
+    prepare=lambda page: grouped.prepare({"num_key_value_heads": page.get("num_attention_heads"), **page}),
 )

@@ -1,4 +1,4 @@
-"""Mistral (arXiv 2310.06825): as Llama; a sliding window is read as the longest context."""
+"""Mistral (arXiv 2310.06825): as Llama, with a sliding window in the first version."""
 
 from yatsude.spec.families import grouped
 from yatsude.spec.family import Family
@@ -6,11 +6,10 @@ from yatsude.spec.family import Family
 FAMILY = Family(
     architecture="MistralForCausalLM",
     dense=True,
-    fields=grouped.FIELDS,
+    fields=(*grouped.FIELDS, "sliding_window"),
     fixed=grouped.FIXED,
     says=grouped.SAYS,
     defaults={"bos_token_id": 1, "eos_token_id": 2},
-    ignored=grouped.IGNORED,
+    ignored=("layer_types",),
     prepare=grouped.prepare,
-    finish=lambda page: {**page, "sliding_window": None},
 )
