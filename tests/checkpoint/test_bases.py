@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -25,7 +27,41 @@ def foreign(model, tokenizer, tmp_path):
 def convert(source, target, licence=None):
     inputs = (source,) if (source / "manifest.json").is_file() else ()
     origin = Origin(models=(source,), stage="convert", inputs=inputs, licence=licence, done="Stored anew.")
-    return export(Folder(source), target, ExportSettings(name=target.name), origin)
+    return export(Folder(source), target, ExportSettings(name=target.name, dtype="float32"), origin)
+
+
+def test_two_bases_of_one_name_keep_a_licence_each(foreign, tmp_path):
+    other = tmp_path / "elsewhere" / "their-model"
+    shutil.copytree(foreign, other)
+    (other / "LICENSE").write_text("Another licence.")
+    origin = Origin(models=(foreign, other), stage="merge")
+    export(Folder(foreign), tmp_path / "ours", ExportSettings(), origin)
+    texts = {path.parent.name: path.read_text() for path in (tmp_path / "ours" / "bases").glob("*/LICENSE")}
+    assert texts == {"their-model": "Their licence.", "their-model-2": "Another licence."}
+
+
+def test_different_licences_need_a_word(foreign, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(foreign, other)
+    (other / "README.md").write_text("---\nlicense: llama3.1\n---\n")
+    origin = Origin(models=(foreign, other), stage="merge")
+    with pytest.raises(CheckpointError, match=r"different licences, llama3\.1 and mit"):
+        export(Folder(foreign), tmp_path / "ours", ExportSettings(), origin)
+    export(Folder(foreign), tmp_path / "ours", ExportSettings(licence="llama3.1"), origin)
+    assert (tmp_path / "ours" / "README.md").read_text().startswith("---\nlicense: llama3.1\n")
+    with pytest.raises(CheckpointError, match="there is no text of it here"):
+        export(Folder(foreign), tmp_path / "none", ExportSettings(licence="gpl-3.0"), origin)
+
+
+def test_what_stands_there_is_never_replaced(foreign, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("x")
+    with pytest.raises(CheckpointError, match="mine exists"):
+        convert(foreign, mine)
+    with pytest.raises(CheckpointError, match="their-model exists"):
+        convert(foreign, foreign)
+    assert (mine / "thesis.txt").is_file()
 
 
 def test_licence_and_notice_go_along_as_files(foreign, tmp_path):
@@ -36,6 +72,10 @@ def test_licence_and_notice_go_along_as_files(foreign, tmp_path):
     entry = manifest.read(tmp_path / "ours").licences[0]
     assert (entry.source, entry.licence) == ("model:their-model", "mit")
     card = (tmp_path / "ours" / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    assert (tmp_path / "ours" / "LICENSE").read_text() == "Their licence."
+    checksum = manifest.read(tmp_path / "ours").counts["from their-model"]
+    assert checksum == manifest.read(tmp_path / "ours").counts["tensors_sha256"]
     assert "model:their-model" in card
     assert "Stored anew." in card
     assert "their-model" in (tmp_path / "ours" / "NOTICE").read_text()
@@ -49,6 +89,7 @@ def test_bases_of_bases_go_along_too(foreign, tmp_path):
     assert (bases / "their-model" / "LICENSE").read_text() == "Their licence."
     sources = [entry.source for entry in manifest.read(tmp_path / "again").licences]
     assert sources == ["model:their-model", "model:ours"]
+    assert (tmp_path / "again" / "LICENSE").read_text() == "Their licence."
     assert len(list((tmp_path / "again" / "provenance").iterdir())) == 1
 
 
@@ -59,6 +100,9 @@ def test_without_the_text_of_a_licence_nothing_is_written(foreign, tmp_path):
     assert not (tmp_path / "ours").exists()
     with pytest.raises(CheckpointError, match="No such file"):
         convert(foreign, tmp_path / "ours", tmp_path / "none.txt")
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(CheckpointError, match="is empty"):
+        convert(foreign, tmp_path / "ours", tmp_path / "empty")
     text = tmp_path / "text"
     text.write_text("I asked; here it is.")
     convert(foreign, tmp_path / "ours", text)

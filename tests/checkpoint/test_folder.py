@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from yatsude.checkpoint import hf
+from yatsude.checkpoint import hf, verify, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.shard import Shard
 from yatsude.errors import CheckpointError
@@ -189,6 +189,41 @@ def test_a_tied_head_may_be_repeated_but_not_differ(build, tmp_path):
     changed(folder, lambda tensors: tensors["lm_head.weight"][0].add_(1))
     with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
         hf.load(folder)
+
+
+def test_copies_are_compared_before_anything_is_written(build, tmp_path):
+    folder = written(build(num_nextn_predict_layers=1), tmp_path / "a")
+    changed(folder, lambda tensors: tensors["model.layers.3.embed_tokens.weight"].mul_(3))
+    (tmp_path / "b").mkdir()
+    for act in (
+        lambda: verify.check(folder),
+        lambda: verify.verify(folder, Folder(folder)),
+        lambda: write.write(Folder(folder), tmp_path / "b", write.Precision(torch.float32), 10**9),
+    ):
+        with pytest.raises(CheckpointError, match="of which it is a copy"):
+            act()
+
+
+def test_copies_may_be_left_out_and_are_written_again(build, tmp_path):
+    folder = written(build(num_nextn_predict_layers=1), tmp_path / "a")
+    copies = ("model.layers.3.embed_tokens.weight", "model.layers.3.shared_head.head.weight")
+    changed(folder, lambda tensors: [tensors.pop(name) for name in copies])
+    (tmp_path / "b").mkdir()
+    write.write(Folder(folder), tmp_path / "b", write.Precision(torch.float32), 10**9)
+    tensors = load_file(tmp_path / "b" / "model.safetensors")
+    assert torch.equal(tensors[copies[0]], tensors["model.embed_tokens.weight"])
+    assert torch.equal(tensors[copies[1]], tensors["lm_head.weight"])
+
+
+def test_an_index_that_is_not_true_is_named(model, tmp_path):
+    folder = written(model, tmp_path / "a", 50_000)
+    index = folder / "model.safetensors.index.json"
+    page = json.loads(index.read_text())
+    page["weight_map"]["model.ghost.weight"] = page["weight_map"]["model.norm.weight"]
+    index.write_text(json.dumps(page))
+    one_line(folder, "model.ghost.weight in model-0")
+    index.unlink()
+    one_line(folder, "but no model.safetensors.index.json", "copy that file too")
 
 
 def test_a_head_of_multi_token_prediction_of_its_own_is_refused(build, tmp_path):

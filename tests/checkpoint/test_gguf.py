@@ -372,7 +372,7 @@ def test_weights_that_are_missing_unknown_or_quantised_are_named(exported, tmp_p
         ({key: value for key, value in tensors.items() if key != name}, f"missing {name}; unknown none"),
         ({**tensors, "model.extra.weight": torch.ones(2)}, "missing none; unknown model.extra.weight"),
         ({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, f"{name} is float8_e4m3fn"),
-        ({**tensors, name: tensors[name] * float("nan")}, "is not in the file as in"),
+        ({**tensors, name: tensors[name] * float("nan")}, "not finite"),
         ({**tensors, name: tensors[name][:3].clone()}, "has shape"),
     ):
         save_file(wrong, folder / "model.safetensors")
@@ -440,6 +440,8 @@ def test_the_verb_says_what_it_wrote(exported, tmp_path, capsys):
     assert "verified: 46 tensors made of 85" in said
     assert "rows that do not divide by 32" in said
     assert "NOTICE holds the credits" in said.replace("\n", "")
+    with pytest.raises(CheckpointError, match=r"model\.gguf exists"):
+        command(folder, tmp_path / "model.gguf")
     shutil.rmtree(folder)
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-        command(folder, tmp_path / "model.gguf")
+        command(folder, tmp_path / "other.gguf")

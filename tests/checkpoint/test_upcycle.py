@@ -18,12 +18,13 @@ DENSE = {
     "qwen2": {},
     "qwen3": {},
     "deepseek_v3": {"first_k_dense_replace": 3, **NO_EXPERTS},
+    "own dense": {"model_type": "deepseek_v3", "first_k_dense_replace": 3, "routed_scaling_factor": 2.5},
 }
 
 
 @pytest.fixture
 def dense(build):
-    return lambda family: InMemory(build(model_type=family, **DENSE[family]))
+    return lambda family: InMemory(build(**{"model_type": family, **DENSE[family]}))
 
 
 def settings(**changes):
@@ -41,6 +42,7 @@ def settings(**changes):
         ("qwen2", {"shared": 1}, "glm4_moe"),
         ("qwen3", {"shared": 1, "dense_layers": 2}, "glm4_moe"),
         ("deepseek_v3", {}, "deepseek_v3"),
+        ("own dense", {}, "deepseek_v3"),
         ("deepseek_v3", {"shared": 1, "dense_layers": 1}, "deepseek_v3"),
     ],
 )
@@ -124,6 +126,7 @@ def test_a_mixture_is_written_and_read_back(dense, tmp_path):
         ({"experts_per_token": 9}, "num_experts_per_tok = 9"),
         ({"model_type": "mixtral", "dense_layers": 1}, "first_k_dense_replace = 1"),
         ({"model_type": "mixtral", "shared": 1}, "n_shared_experts = 1"),
+        ({"model_type": "qwen3_moe"}, "its qk_norm is True, the dense model's False"),
     ],
 )
 def test_what_cannot_be_cut_is_named(dense, changes, words):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,7 +7,7 @@ import torch
 
 from yatsude.checkpoint import streamed
 from yatsude.checkpoint.hf import InMemory
-from yatsude.checkpoint.vocabulary import Extended, rows_for
+from yatsude.checkpoint.vocabulary import Extended, ids_for, rows_for
 from yatsude.errors import CheckpointError
 
 
@@ -58,6 +59,38 @@ def test_tokens_may_come_in_another_order(build, tokenizer, tmp_path):
     rows = rows_for(tokenizer, other, 300)
     assert rows[6:] == [(number,) for number in range(261, 5, -1)]
     assert torch.equal(Extended(InMemory(model), rows).read("lm_head.weight")[6], model.lm_head.weight[261].detach())
+
+
+def test_a_part_of_a_character_begins_with_its_bytes(tokenizer, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tokenizer, other)
+    page = json.loads((other / "tokenizer.json").read_text())
+    first, second = "çĮ"  # the first two of the three bytes of 猫
+    page["model"]["vocab"][first + second] = 262
+    page["model"]["merges"] = [[first, second]]
+    (other / "tokenizer.json").write_text(json.dumps(page))
+    known = page["model"]["vocab"]
+    assert rows_for(tokenizer, other, 300)[262] == (known[first], known[second])
+
+
+def test_ids_of_special_tokens_move_with_them(model, tokenizer, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tokenizer, other)
+    page = json.loads((other / "tokenizer.json").read_text())
+    words = list(page["model"]["vocab"])
+    moved = {word: number for number, word in enumerate([words[2], words[0], words[1], *words[3:]])}
+    page["model"]["vocab"] = moved
+    for token in page["added_tokens"]:
+        token["id"] = moved[token["content"]]
+    (other / "tokenizer.json").write_text(json.dumps(page))
+    config = dataclasses.replace(model.config, bos_token_id=0, eos_token_id=(0, 2), pad_token_id=1)
+    assert ids_for(tokenizer, other, config) == {"bos_token_id": 1, "eos_token_id": (1, 0), "pad_token_id": 2}
+    page["model"]["vocab"].pop(words[2])
+    page["added_tokens"] = [token for token in page["added_tokens"] if token["content"] != words[2]]
+    page["model"]["vocab"]["zz"] = 0
+    (other / "tokenizer.json").write_text(json.dumps(page))
+    with pytest.raises(CheckpointError, match=r"lacks '<\|end\|>', the model's eos_token_id"):
+        ids_for(tokenizer, other, config)
 
 
 def test_folders_that_do_not_belong_together_are_named(tokenizer, longer, tmp_path):

@@ -105,6 +105,7 @@ def test_merge(yatsude, fails, mixture, tmp_path):
     ours, a, b = (hf.load(p, torch.float32).norm.weight for p in (tmp_path / "out", mixture, other))
     torch.testing.assert_close(ours, (0.75 * a + 0.25 * b).bfloat16().float())
     assert {p.name for p in (tmp_path / "out" / "bases").iterdir()} == {"mixture", "other"}
+    assert "mixture exists" in fails("merge", mixture, other)
     dense = folder_of(tmp_path / "dense", "qwen3")
     assert "the models differ in model_type" in fails("merge", tmp_path / "none", mixture, dense)
 
@@ -122,7 +123,7 @@ def test_extend(yatsude, fails, mixture, tmp_path):
     assert hf.load(tmp_path / "out").config.vocab_size == 263
 
 
-def test_a_killed_conversion_leaves_the_old_folder_and_no_half_one(mixture, tmp_path):
+def test_a_killed_conversion_leaves_a_whole_folder_or_none(mixture, tmp_path):
     script = "from yatsude.cli.main import main; main()"
     target = tmp_path / "out"
     convert = [sys.executable, "-c", script, "convert", str(mixture), str(target)]
@@ -134,6 +135,7 @@ def test_a_killed_conversion_leaves_the_old_folder_and_no_half_one(mixture, tmp_
         if target.exists():
             hf.load(target)
             manifest.check(target, manifest.read(target))
+            shutil.rmtree(target)
     assert subprocess.run(convert, stderr=subprocess.DEVNULL, check=False).returncode == 0
     manifest.check(target, manifest.read(target))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -12,7 +12,7 @@ from yatsude.checkpoint.hf import InMemory
 from yatsude.checkpoint.settings import UpcycleSettings
 from yatsude.checkpoint.upcycle import Upcycled
 from yatsude.checkpoint.write import Precision, write
-from yatsude.errors import CheckpointError
+from yatsude.errors import CheckpointError, RecipeError
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.layout import in_layout
@@ -47,7 +47,7 @@ def model_of(layout):
 
 def train(base, tokens, folder, settings, **changes):
     settings = dataclasses.replace(settings, base=str(base), **changes)
-    return build(ModelSettings(preset="pico"), settings, tokens, folder)
+    return build(ModelSettings(), settings, tokens, folder)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -89,6 +89,28 @@ def test_a_base_without_licence_is_refused_before_the_training(tokens, tmp_path,
     with pytest.raises(CheckpointError, match="no LICENSE"):
         train(base, tokens, tmp_path / "run", settings)
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_shape_beside_a_base_is_refused(tokens, tmp_path, settings):
+    base = folder_of(InMemory(model_of("qwen2")), tokens, tmp_path / "base")
+    with pytest.raises(RecipeError, match="brings its own shape"):
+        build(ModelSettings(hidden_size=64), dataclasses.replace(settings, base=str(base)), tokens, tmp_path / "run")
+
+
+def test_licences_of_the_text_behind_a_base_go_along(tokens, tmp_path, settings):
+    base = folder_of(InMemory(model_of("qwen2")), tokens, tmp_path / "base", licence="")
+    manifest.write(base, "train", licences=[manifest.Licence(source="text", licence="CC-BY-4.0", attribution="A")])
+    page = manifest.read(train(base, tokens, tmp_path / "run", settings).model)
+    assert [entry.source for entry in page.licences] == ["text"]
+    assert [entry.stage for entry in page.inputs] == ["tokenizer", "train"]
+
+
+def test_a_window_limits_the_sequences(tokens, tmp_path, settings):
+    model = Transformer(in_layout(preset("pico", vocab_size=64), "mistral", sliding_window=16))
+    initialise(model, 0)
+    base = folder_of(InMemory(model), tokens, tmp_path / "base")
+    with pytest.raises(RecipeError, match="sequence_length = 32: the model looks 16 tokens back"):
+        train(base, tokens, tmp_path / "run", settings)
 
 
 def test_a_changed_base_is_another_run(tokens, tmp_path, settings):

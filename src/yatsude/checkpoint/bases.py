@@ -3,6 +3,7 @@
 A run's own training is no base. Whatever comes from elsewhere is one, and is refused without the text of its licence.
 """
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,73 +11,107 @@ from pathlib import Path
 
 from yatsude import manifest
 from yatsude.errors import CheckpointError
+from yatsude.files import sha256_of
 from yatsude.manifest import Licence
 
-__all__ = ["FOLDER", "carry", "refuse_without_licence"]
+__all__ = ["FOLDER", "Base", "carry", "front_matter", "refuse_without_licence"]
 
 FOLDER = "bases"
 OWN = ("tokenizer", "train", "tune")
 """Stages whose output is the run's own, not somebody's model."""
-TEXTS = re.compile(r"(LICEN[SC]E|COPYING|NOTICE|THIRD[-_ ]PARTY)[^/]*", re.IGNORECASE)
-LICENCES = re.compile(r"(LICEN[SC]E|COPYING)", re.IGNORECASE)
+TEXTS = re.compile(r".*(LICEN[SC]E|COPYING|NOTICE|THIRD[-_ ]PARTY|POLICY|ATTRIBUTION)[^/]*", re.IGNORECASE)
+LICENCES = re.compile(r".*(LICEN[SC]E|COPYING)", re.IGNORECASE)
+NO_TEXT = (".py", ".json", ".safetensors")
 
 
-def carry(sources: Iterable[Path], draft: Path, licence: Path | None = None) -> list[Licence]:
-    """Copy the licence texts of all bases behind `sources` into `draft`; what is to be said of them comes back.
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A model that another was made from: its licence as its card spells it ("other" if it does not), and the text."""
+
+    name: str
+    spdx: str
+    text: Path
+
+    @property
+    def entry(self) -> Licence:
+        """As manifests and cards list it."""
+        return Licence(source=f"model:{self.name}", licence=self.spdx, attribution=f"the authors of {self.name}")
+
+
+def carry(sources: Iterable[Path], draft: Path, licence: Path | None = None) -> list[Base]:
+    """Copy the licence texts of all bases behind `sources` into `draft`; the bases come back, those of bases aside.
 
     `licence` is a text for those that lack one.
     """
-    entries: dict[str, Licence] = {}
+    found = []
     for source in sources:
         for inner in sorted((source / FOLDER).glob("*")):
-            shutil.copytree(inner, draft / FOLDER / inner.name, dirs_exist_ok=True)
-        refuse_without_licence(source, licence)
+            _copied(inner, draft, inner.name)
         if not _is_own(source):
-            entries[source.name] = _taken(source, draft, licence)
-    return list(entries.values())
+            refuse_without_licence(source, licence)
+            found.append(_taken(source, draft, licence))
+    return found
 
 
 def refuse_without_licence(source: Path, licence: Path | None = None) -> None:
     """Refuse a base without the text of its licence, before any work is done."""
-    if licence is None and not _is_own(source) and not any(LICENCES.match(path.name) for path in _texts(source)):
+    if licence is None and not _is_own(source) and not _licence(source):
         raise CheckpointError(
-            f"{source} has no LICENSE file; what is made from it must carry the text: put it there, or give it with"
-            " --i-have-the-licence FILE"
+            f"{source} has no LICENSE file; what is made from it must carry the text: put it there (convert, upcycle,"
+            " merge and extend also take --i-have-the-licence FILE)"
         )
 
 
-def _texts(source: Path) -> list[Path]:
-    return sorted(path for path in source.iterdir() if path.is_file() and TEXTS.fullmatch(path.name))
+def front_matter(source: Path) -> dict[str, str]:
+    """The plain lines that a model card begins with, by their key."""
+    return dict(_front_lines(source))
 
 
 def _is_own(source: Path) -> bool:
     return (source / manifest.NAME).is_file() and manifest.read(source).stage in OWN
 
 
-def _taken(source: Path, draft: Path, licence: Path | None) -> Licence:
+def _texts(source: Path) -> list[Path]:
+    files = (path for path in source.iterdir() if path.is_file() and path.suffix not in NO_TEXT)
+    return sorted(path for path in files if TEXTS.fullmatch(path.name) and path.stat().st_size)
+
+
+def _licence(source: Path) -> Path | None:
+    return next((path for path in _texts(source) if LICENCES.match(path.name)), None)
+
+
+def _taken(source: Path, draft: Path, licence: Path | None) -> Base:
     name = source.resolve().name
-    place = draft / FOLDER / name
-    texts = _texts(source)
-    place.mkdir(parents=True, exist_ok=True)
-    for path in texts:
-        shutil.copyfile(path, place / path.name)
-    if not any(LICENCES.match(path.name) for path in texts) and licence is not None:
+    place = _copied(source, draft, name)
+    if not _licence(place) and licence is not None:
         try:
             shutil.copyfile(licence, place / "LICENSE")
         except OSError as error:
-            raise CheckpointError(
-                f"--i-have-the-licence {licence}: {error.strerror}; give a file with its text"
-            ) from None
-    said = dict(_front_matter(source))
-    return Licence(
-        source=f"model:{name}",
-        licence=said.get("license_name") or said.get("license") or f"see {FOLDER}/{name}",
-        attribution=f"the authors of {name}",
-    )
+            raise CheckpointError(f"--i-have-the-licence {licence}: {error.strerror}; give a file of text") from None
+    text = _licence(place)
+    if text is None:
+        raise CheckpointError(f"--i-have-the-licence {licence} is empty; give a file with the text of the licence")
+    said = front_matter(source)
+    return Base(place.name, said.get("license_name") or said.get("license") or "other", text)
 
 
-def _front_matter(source: Path) -> Iterator[tuple[str, str]]:
-    """The plain lines that a model card begins with."""
+def _copied(source: Path, draft: Path, name: str) -> Path:
+    """Copy the texts of one base to a place of its own: two folders of one name may be two models."""
+    texts = _texts(source)
+    place, number = draft / FOLDER / name, 2
+    while place.is_dir() and _sums(_texts(place)) != _sums(texts):
+        place, number = draft / FOLDER / f"{name}-{number}", number + 1
+    place.mkdir(parents=True, exist_ok=True)
+    for path in texts:
+        shutil.copyfile(path, place / path.name)
+    return place
+
+
+def _sums(texts: Iterable[Path]) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in texts}
+
+
+def _front_lines(source: Path) -> Iterator[tuple[str, str]]:
     card = source / "README.md"
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
     if lines[:1] != ["---"]:

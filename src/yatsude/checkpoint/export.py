@@ -6,8 +6,9 @@ piece by piece, are read again and compared, and the papers of all that they wer
 
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch
 from yatsude import manifest
 from yatsude.checkpoint import bases, write
 from yatsude.checkpoint.card import card
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.provenance import Stage, chain, licences, notice
 from yatsude.checkpoint.settings import ExportSettings
-from yatsude.checkpoint.streaming import in_pieces
-from yatsude.checkpoint.verify import Figures, verify
+from yatsude.checkpoint.streaming import both, in_pieces
+from yatsude.checkpoint.verify import Figures, checksum, verify
 from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder
@@ -36,7 +38,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 GENERATION = "generation_config.json"
 APACHE = Path(__file__).with_name("apache-2.0.txt")
-PRECISIONS = {"float8": torch.float8_e4m3fn}
+DEFAULT = "apache-2.0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,33 +67,58 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
 
     A folder that stood there is replaced only when all of this succeeded.
     """
+    if origin.stage != "export" and os.path.lexists(folder):
+        raise CheckpointError(f"{folder} exists; name a folder that does not, or remove it first")
     tokenizer = origin.tokenizer or origin.models[0]
     tokens = _special_tokens(tokenizer, source.config)
     stages = chain(origin.inputs)
     with new_folder(folder) as draft, in_pieces():
         carried = bases.carry(origin.models, draft, origin.licence)
-        entries = licences(stages, carried)
+        settings = dataclasses.replace(settings, licence=_licence(draft, carried, settings))
+        entries = licences(stages, [base.entry for base in carried])
         write.write(source, draft, _precision(settings), settings.shard_bytes)
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, draft / name)
         _chat_template(draft, tokens)
-        _generation(draft, source.config, settings, tokens, origin.models[0])
-        figures = verify(draft, source)
+        _generation(draft, source.config, settings, tokens, None if origin.tokenizer else origin.models[0])
+        figures, sums = both(lambda: verify(draft, source), lambda: _checksums(origin.models))
         _papers(draft, source.config, settings, origin, stages, entries, figures)
         manifest.write(
             draft,
             origin.stage,
             inputs=origin.inputs,
             licences=entries,
-            counts={**origin.figures, **_counts(figures)},
+            counts={**origin.figures, **_counts(figures), **sums},
             recipe_sha256=origin.recipe_sha256,
         )
     return figures
 
 
+def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -> str:
+    """Put the text of the model's own licence into the folder; how it is spelled comes back."""
+    spelled = {base.spdx for base in carried}
+    if settings.licence:
+        text = next((base.text for base in carried if base.spdx == settings.licence), None)
+        text = text or (APACHE if settings.licence == DEFAULT else None)
+        if text is None:
+            raise CheckpointError(
+                f"export.licence = {settings.licence!r}: there is no text of it here; give the models it was made from"
+                f" with it, or leave it out to keep theirs ({', '.join(sorted(spelled)) or DEFAULT})"
+            )
+    elif len(spelled) > 1:
+        raise CheckpointError(
+            f"the models have different licences, {' and '.join(sorted(spelled))}; say under which of them the result"
+            " is, if one allows it, with export.licence"
+        )
+    else:
+        text = carried[0].text if carried else APACHE
+    shutil.copyfile(text, draft / "LICENSE")
+    return settings.licence or (spelled.pop() if spelled else DEFAULT)
+
+
 def _precision(settings: ExportSettings) -> Precision:
-    return Precision(PRECISIONS.get(settings.dtype) or getattr(torch, settings.dtype))
+    return Precision(torch.float8_e4m3fn if settings.dtype == "float8" else getattr(torch, settings.dtype))
 
 
 def _papers(
@@ -103,14 +130,12 @@ def _papers(
     entries: list[Licence],
     figures: Figures,
 ) -> None:
-    """Card, notice, licence, and a copy of every manifest behind the model."""
+    """Card, notice, and a copy of every manifest behind the model."""
     page = card(
         config, settings, stages=stages, licences=entries, figures=origin.figures, check=figures, done=origin.done
     )
     (draft / "README.md").write_text(page, encoding="utf-8")
     (draft / "NOTICE").write_text(notice(settings.name, entries), encoding="utf-8")
-    if settings.licence == "apache-2.0":
-        shutil.copyfile(APACHE, draft / "LICENSE")
     for stage in stages:
         if stage.path:
             (draft / "provenance").mkdir(exist_ok=True)
@@ -147,10 +172,10 @@ def _chat_template(draft: Path, tokens: Mapping[str, int]) -> None:
 
 
 def _generation(
-    draft: Path, config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int], model: Path
+    draft: Path, config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int], model: Path | None
 ) -> None:
-    """Write generation_config.json: where an answer ends, and how to sample; a model's own is kept."""
-    if (model / GENERATION).is_file():
+    """Write generation_config.json: where an answer ends, and how to sample; that of a `model` is kept."""
+    if model and (model / GENERATION).is_file():
         shutil.copyfile(model / GENERATION, draft / GENERATION)
         return
     said = config.eos_token_id
@@ -161,6 +186,11 @@ def _generation(
         page["pad_token_id"] = config.pad_token_id
     sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
     write.write_json(draft / GENERATION, {**page, **(sampling if settings.temperature else {"do_sample": False})})
+
+
+def _checksums(models: Iterable[Path]) -> dict[str, str]:
+    """What the models were, by the checksum that `yatsude verify` prints."""
+    return {f"from {model.resolve().name}": checksum(Folder(model)) for model in models}
 
 
 def _counts(figures: Figures) -> dict[str, int | float | str]:

@@ -19,9 +19,9 @@ from yatsude.model import float8
 from yatsude.progress import say
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
-from yatsude.spec.stored import EMBEDDING, Shape, Stored, names_of_copies, stored
+from yatsude.spec.stored import EMBEDDING, Place, Shape, Stored, names_of_copies, stored
 
-__all__ = ["INDEX", "WEIGHTS", "Folder", "refuse_nonfinite"]
+__all__ = ["INDEX", "WEIGHTS", "Folder", "is_finite"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -43,11 +43,17 @@ class Folder:
         except CheckpointError as error:
             raise CheckpointError(f"{path / spec.CONFIG}: {error}") from None
         self.shards = {shard.path.name: shard for shard in (Shard(file) for file in _files(path))}
+        if self.config.sliding_window:
+            say(f"{path} looks {self.config.sliding_window} tokens back; longer texts are not computed here")
+        self._originals: dict[str, str] = {}
         self._file = self._where()
         self._refuse_other_index()
         self.config = self._as_stored(self.config)
         self.tensors = self._matched()
         """Name -> what it is, in the order of a forward pass."""
+        names = {entry.place: name for name, entry in self.tensors.items()}
+        left_out = {n: ours for n, ours in names_of_copies(self.config).items() if n not in self._file}
+        self._originals = {name: names[Place(ours)] for name, ours in left_out.items()}
 
     @property
     def copies(self) -> dict[str, str]:
@@ -67,19 +73,27 @@ class Folder:
 
     def entry(self, name: str) -> Entry:
         """How a tensor is stored."""
+        name = self._originals.get(name, name)
         return self.shards[self._file[name]].entries[name]
 
     def file(self, name: str) -> Path:
         """In which file a tensor is."""
+        name = self._originals.get(name, name)
         return self.shards[self._file[name]].path
 
     def raw(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """Read a tensor, or some rows of it, as it is stored."""
+        """Read a tensor, or some rows of it, as it is stored; a copy that was left out is read from what it repeats."""
+        name = self._originals.get(name, name)
         return self.shards[self._file[name]].read(name, rows)
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32."""
+        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32, and what is no number is an error."""
         tensor = self.raw(name, rows)
+        if not is_finite(tensor):
+            raise CheckpointError(
+                f"{self.file(name)}: {name} holds numbers that are not finite; such a model cannot compute, copy or"
+                " write it again"
+            )
         return self._dequantised(name, tensor, rows) if self.is_quantised(name) else tensor
 
     def is_quantised(self, name: str) -> bool:
@@ -117,13 +131,14 @@ class Folder:
 
     def refuse_other_copies(self) -> None:
         """A tensor that is repeated under another name must be the same there: the model has one of them alone."""
-        names = {entry.place.tensor: name for name, entry in self.tensors.items() if entry.place.rows is None}
+        names = {entry.place: name for name, entry in self.tensors.items()}
         for copy, ours in self.copies.items():
+            original = names[Place(ours)]
             for rows in pieces(self.entry(copy).shape):
-                if not torch.equal(self.read(copy, rows), self.read(names[ours], rows)):
+                if not torch.equal(self.read(copy, rows), self.read(original, rows)):
                     raise CheckpointError(
-                        f"{self.file(copy)}: {copy} differs from {names[ours]}, of which it is a copy; this model has one"
-                        " of them alone"
+                        f"{self.file(copy)}: {copy} differs from {original}, of which it is a copy; this model has only"
+                        " one of them"
                     )
 
     def _refuse_other_index(self) -> None:
@@ -190,15 +205,10 @@ class Folder:
             )
 
 
-def refuse_nonfinite(part: Tensor, name: str, source: object) -> None:
-    """Refuse a tensor with a number that is none, by its name and its file."""
-    if part.dtype == torch.float8_e4m3fn:
-        part = part.float()
-    if part.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(part)):
-        where = f"{source.file(name)}: " if isinstance(source, Folder) else ""
-        raise CheckpointError(
-            f"{where}{name} holds numbers that are not finite; such a model cannot compute, copy or write it again"
-        )
+def is_finite(part: Tensor) -> bool:
+    """Whether a tensor is all numbers: the least and the greatest tell, in one pass."""
+    part = part.float() if part.dtype == torch.float8_e4m3fn else part
+    return not part.numel() or all(math.isfinite(float(end)) for end in torch.aminmax(part))
 
 
 def _files(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType as Type
 from torch import Tensor
 
+from yatsude.checkpoint.bases import front_matter
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.gguf_layout import Layout, Target, layout
 from yatsude.checkpoint.gguf_vocabulary import read_page, vocabulary
@@ -225,13 +226,11 @@ def _allowed(exact: Tensor) -> Tensor:
 
 def _general(folder: Path, path: Path, precision: Precision) -> dict[str, Any]:
     """What the file says of itself, with the licence that the folder's card names."""
-    card = folder / "README.md"
-    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    licence = [line.partition(":")[2].strip() for line in lines[:20] if line.startswith("license:")]
+    licence = front_matter(folder).get("license")
     return {
         "general.type": "model",
         "general.name": path.stem,
-        **({"general.license": licence[0]} if licence else {}),
+        **({"general.license": licence} if licence else {}),
         "general.file_type": _FILE_TYPE[precision][1],
         "general.quantization_version": 2,
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError, RecipeError
+from yatsude.spec.config import ModelConfig
 
 __all__ = ["Merged"]
 
@@ -25,10 +26,11 @@ class Merged:
     def __init__(self, models: Sequence[Weights], weights: Sequence[float], base: Weights | None = None) -> None:
         if len(models) != len(weights) or not models:
             raise RecipeError(f"{len(weights)} weights for {len(models)} models: expected one each")
-        if base is None and not sum(weights) > 0:
+        whole = sum(weights)
+        if base is None and not whole > 0:
             raise RecipeError(f"weights {', '.join(f'{w:g}' for w in weights)}: expected a sum above 0")
         self.models, self.base = tuple(models), base
-        self.weights = tuple(weights) if base else tuple(weight / sum(weights) for weight in weights)
+        self.weights = tuple(weights) if base else tuple(weight / whole for weight in weights)
         self.config = (base or models[0]).config
         for model in models:
             _same_shape(self.config, model.config)
@@ -43,8 +45,8 @@ class Merged:
         return total
 
 
-def _same_shape(config: object, other: object) -> None:
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+def _same_shape(config: ModelConfig, other: ModelConfig) -> None:
+    for field in dataclasses.fields(config):
         mine, theirs = getattr(config, field.name), getattr(other, field.name)
         if field.name not in FREE and mine != theirs:
             raise CheckpointError(f"the models differ in {field.name}: {mine!r} and {theirs!r}; expected one shape")

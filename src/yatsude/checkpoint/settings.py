@@ -19,8 +19,9 @@ class ExportSettings:
     """Of the weights; `float8` stores the matrices of the layers in blocks with a scale, as DeepSeek-V3 does."""
     shard_bytes: int = 5_000_000_000
     """A weight file holds at most this many bytes, or one tensor."""
-    licence: str = "apache-2.0"
-    """Licence of the weights themselves, as Hugging Face spells it; the manifests add those of the sources."""
+    licence: str = ""
+    """Licence of the weights themselves, as Hugging Face spells it. None given: that of the models they were made from,
+    and apache-2.0 for what a run trained from nothing. The manifests add those of the text."""
     languages: tuple[str, ...] = ("ja", "en")
     temperature: float = TEMPERATURE
     """Sampling temperature that generation_config.json recommends; 0 recommends greedy decoding."""
@@ -35,8 +36,11 @@ class ExportSettings:
                 f"export.temperature = {self.temperature}, top_p = {self.top_p}:"
                 " expected a temperature from 0, and top_p above 0 up to 1"
             )
-        if not (self.name.strip() and self.licence.strip()):
-            raise RecipeError("export.name and export.licence: expected some text, both are needed for the model card")
+        if not self.name.strip() or self.licence != self.licence.strip():
+            raise RecipeError(
+                f"export.name = {self.name!r}, licence = {self.licence!r}: expected a title for the model card, and a"
+                " licence without blanks around it"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from yatsude.machine import cores, keep_freed_memory
 from yatsude.spec.stored import Shape
 
-__all__ = ["PIECE", "both", "in_pieces", "pieces", "together"]
+__all__ = ["MOST", "PIECE", "both", "in_pieces", "pieces", "together"]
 
 PIECE = 8 << 20
 """Bytes of float32 that are worked on at once: little enough that memory is used again instead of asked for anew."""
@@ -44,7 +44,12 @@ def both(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
 def together(jobs: Sequence[Callable[[], A]]) -> list[A]:
     """Do independent jobs, some at the same time, each with one torch thread; the first error is raised."""
     with _pool() as pool:
-        return [future.result() for future in [pool.submit(job) for job in jobs]]
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what has not begun would be done for nothing
+            raise
 
 
 def _pool() -> ThreadPoolExecutor:

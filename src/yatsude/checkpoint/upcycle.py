@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.settings import UpcycleSettings
+from yatsude.checkpoint.streaming import MOST
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import RecipeError
 from yatsude.spec.config import ModelConfig
@@ -28,13 +29,23 @@ LAYOUTS = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe", "deep
 """Dense family -> the mixture that has the same attention; with a shared expert, `SHARED`."""
 SHARED = "glm4_moe"
 WORDS = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = (
+    "qk_norm",
+    "attention_bias",
+    "partial_rotary_factor",
+    "rope_interleave",
+    "kv_lora_rank",
+    "num_key_value_heads",
+)
+"""What a mixture must have as its dense model has it."""
 PART = re.compile(r"layers\.(\d+)\.mlp\.(gate|experts|shared_experts)\.(.*)")
 
 
 def config_of(dense: ModelConfig, settings: UpcycleSettings) -> ModelConfig:
     """Shape of the mixture that a dense model becomes."""
-    if dense.moe_layers:
-        raise RecipeError(f"the model has {dense.moe_layers} mixtures already; expected a dense one")
+    if dense.has_experts:
+        mixtures = dense.moe_layers + dense.num_nextn_predict_layers
+        raise RecipeError(f"the model has {mixtures} mixtures already; expected a dense one")
     slices = settings.slices
     if dense.intermediate_size % slices:
         raise RecipeError(
@@ -48,12 +59,19 @@ def config_of(dense: ModelConfig, settings: UpcycleSettings) -> ModelConfig:
         moe_intermediate_size=width,
         n_routed_experts=settings.experts,
         num_experts_per_tok=settings.experts_per_token,
-        **({"n_shared_experts": settings.shared} if settings.shared else {}),
+        n_shared_experts=settings.shared,
+        routed_scaling_factor=1.0,
         first_k_dense_replace=settings.dense_layers,
         **({"norm_topk_prob": True} if model_type != "mixtral" else {}),
         **{name: getattr(dense, name) for name in ("qk_norm", "attention_bias") if model_type == SHARED},
     )
     refuse_other_layouts(config)
+    for name in ATTENTION:
+        if getattr(config, name) != getattr(dense, name):
+            raise RecipeError(
+                f"upcycle.model_type = '{model_type}': its {name} is {getattr(config, name)!r}, the dense model's"
+                f" {getattr(dense, name)!r}; choose a layout with the same attention"
+            )
     return config
 
 
@@ -81,7 +99,7 @@ class Upcycled:
         part = self._made(place, int(found[1]), found[2], found[3])
         return part if rows is None else part[slice(*rows)]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019  (one tensor: the next piece of rows is of the same)
+    @functools.lru_cache(maxsize=MOST)  # noqa: B019  (a tensor a thread: the next piece of rows is of the same one)
     def _made(self, place: Place, layer: int, part: str, rest: str) -> Tensor:
         if part == "gate":
             return self._router(layer, rest)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yatsude import manifest
 from yatsude.checkpoint import streamed
-from yatsude.checkpoint.folder import Folder, refuse_nonfinite
+from yatsude.checkpoint.folder import Folder, is_finite
 from yatsude.checkpoint.shard import as_bytes
 from yatsude.checkpoint.streaming import both, pieces
 from yatsude.checkpoint.write import Precision, Weights, on_disk
@@ -21,7 +21,7 @@ from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.spec.config import ModelConfig
 
-__all__ = ["Figures", "Health", "check", "verify"]
+__all__ = ["Figures", "Health", "check", "checksum", "verify"]
 
 PROMPTS, LENGTH = 2, 12
 TOLERANCE = 1e-5
@@ -38,6 +38,8 @@ class Figures:
     """Checksum of names, precisions, shapes and numbers of all tensors, however they lie in files."""
     tensor_difference: float
     """Stored numbers against the source's rounded to the same precision; 0 in a good export."""
+    worst_tensor: str
+    """Where that is, if it is anywhere."""
     logit_difference: float
     """The folder's logits against those of the source with its weights rounded; 0 in a good export."""
     rounding_difference: float
@@ -71,8 +73,9 @@ def verify(folder: Path, source: Weights) -> Figures:
     # written so that a difference that is not a number counts as one
     if not (figures.tensor_difference == 0 and figures.logit_difference <= allowed):
         raise CheckpointError(
-            f"{folder} is not the model it was written from: weights differ by {figures.tensor_difference:.3g},"
-            f" logits by {figures.logit_difference:.3g} (allowed {allowed:.3g}); export it again"
+            f"{folder} is not the model it was written from: weights differ by {figures.tensor_difference:.3g}"
+            f"{f' (most in {figures.worst_tensor})' if figures.worst_tensor else ''}, logits by"
+            f" {figures.logit_difference:.3g} (allowed {allowed:.3g}); export it again"
         )
     return figures
 
@@ -84,16 +87,14 @@ def check(folder: Path) -> Health:
         manifest.check(folder, manifest.read(folder))
     written = Folder(folder)
     written.refuse_other_copies()
-    for name, entry in written.tensors.items():
-        for rows in pieces(entry.shape):
-            refuse_nonfinite(written.read(name, rows), name, written)
+    found = checksum(written)
     logits = streamed.logits(written, _prompts(written.config))
     if not logits.isfinite().all():
         raise CheckpointError(f"{folder} gives logits that are not numbers; export an earlier checkpoint")
     return Health(
         tensors=len(written.tensors),
         parameters=_parameters(written),
-        tensors_sha256=_checksum(written),
+        tensors_sha256=found,
         largest_logit=_largest(logits),
         checksums=described,
     )
@@ -101,7 +102,7 @@ def check(folder: Path) -> Health:
 
 def _compare(written: Folder, source: Weights) -> Figures:
     precision, prompts = _precision(written), _prompts(written.config)
-    (worst, checksum), (exact, found) = both(
+    (worst, tensor, whole), (exact, found) = both(
         lambda: _tensor_differences(written, source, precision),
         lambda: (streamed.logits(source, prompts), streamed.logits(written, prompts)),
     )
@@ -109,8 +110,9 @@ def _compare(written: Folder, source: Weights) -> Figures:
     return Figures(
         tensors=len(written.tensors),
         parameters=_parameters(written),
-        tensors_sha256=checksum,
+        tensors_sha256=whole,
         tensor_difference=worst,
+        worst_tensor=tensor,
         logit_difference=_largest(found - rounded),
         rounding_difference=_largest(found - exact),
         same_choice=(found.argmax(-1) == exact.argmax(-1)).float().mean().item(),
@@ -138,11 +140,16 @@ class _Rounded:
         return float8.dequantised(*float8.quantised(part, self.precision.blocks), self.precision.blocks)
 
 
-def _tensor_differences(written: Folder, source: Weights, precision: Precision) -> tuple[float, str]:
-    """Largest difference of all, and the checksum of what is stored."""
-    whole = hashlib.sha256()
-    gaps = [_tensor_difference(written, source, name, precision, whole) for name in sorted(written.tensors)]
-    return math.nan if any(math.isnan(gap) for gap in gaps) else max(gaps), whole.hexdigest()
+def _tensor_differences(written: Folder, source: Weights, precision: Precision) -> tuple[float, str, str]:
+    """Largest difference of all, in which tensor, and the checksum of what is stored."""
+    whole, worst, tensor = hashlib.sha256(), 0.0, ""
+    for name in sorted(written.tensors):
+        gap = _tensor_difference(written, source, name, precision, whole)
+        if gap > worst or math.isnan(gap):
+            worst, tensor = gap, name
+        if math.isnan(worst):
+            break
+    return worst, tensor, whole.hexdigest()
 
 
 def _tensor_difference(
@@ -175,21 +182,27 @@ def _begin(whole: "hashlib._Hash", folder: Folder, name: str) -> None:
 
 def _prompts(config: ModelConfig) -> Tensor:
     """Token ids that are the same everywhere, shape (PROMPTS, LENGTH)."""
-    length = min(LENGTH, config.max_position_embeddings)
+    length = min(LENGTH, config.context)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(config.vocab_size, (PROMPTS, length), generator=generator)
 
 
-def _checksum(folder: Folder) -> str:
-    """One SHA-256 over all tensors in the order of their names."""
+def checksum(folder: Folder) -> str:
+    """One SHA-256 over all tensors in the order of their names; what is no number is an error."""
     whole = hashlib.sha256()
     for name in sorted(folder.tensors):
         _begin(whole, folder, name)
         for rows in pieces(folder.entry(name).shape):
-            whole.update(as_bytes(folder.raw(name, rows)))
+            whole.update(as_bytes(_finite(folder, name, folder.raw(name, rows))))
         if folder.is_quantised(name):
-            whole.update(as_bytes(folder.scale(name)))
+            whole.update(as_bytes(_finite(folder, name, folder.scale(name))))
     return whole.hexdigest()
+
+
+def _finite(folder: Folder, name: str, part: Tensor) -> Tensor:
+    if not is_finite(part):
+        raise CheckpointError(f"{folder.file(name)}: {name} holds numbers that are not finite; copy or write it again")
+    return part
 
 
 def _parameters(folder: Folder) -> int:

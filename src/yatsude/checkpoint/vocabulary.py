@@ -5,21 +5,22 @@ that the model begins where it was.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import EMBEDDING, HEAD, stored
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Extended", "rows_for"]
+__all__ = ["Extended", "ids_for", "rows_for"]
 
 TOKENIZER = "tokenizer.json"
 
@@ -27,9 +28,9 @@ TOKENIZER = "tokenizer.json"
 class Extended:
     """The weights over the new vocabulary, made as they are asked for; `rows`: of which old rows each new one is."""
 
-    def __init__(self, model: Weights, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Weights, rows: Sequence[Sequence[int]], ids: Mapping[str, Any] | None = None) -> None:
         self.model, self.rows = model, rows
-        self.config = dataclasses.replace(model.config, vocab_size=len(rows))
+        self.config = dataclasses.replace(model.config, vocab_size=len(rows), **(ids or {}))
         self._places = {name: entry.place.tensor for name, entry in stored(self.config).items()}
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
@@ -67,10 +68,7 @@ def rows_for(old: Path, new: Path, vocab_size: int) -> list[tuple[int, ...]]:
         token = after.id_to_token(number)
         if token is None:
             raise CheckpointError(f"{new / TOKENIZER} has no token {number}; expected every id up to the largest")
-        if token in known:
-            pieces = [known[token]]
-        else:
-            pieces = before.encode(after.decode([number], skip_special_tokens=False), add_special_tokens=False).ids
+        pieces = [known[token]] if token in known else _pieces(before, after, number, token)
         if not pieces:
             raise CheckpointError(f"token {number} ({token!r}) of {new / TOKENIZER} is no text; it cannot be begun")
         found.append(tuple(pieces))
@@ -80,6 +78,34 @@ def rows_for(old: Path, new: Path, vocab_size: int) -> list[tuple[int, ...]]:
             f"{old / TOKENIZER} has token {over}, the model {vocab_size} rows; they do not belong together"
         )
     return found
+
+
+def ids_for(old: Path, new: Path, config: ModelConfig) -> dict[str, int | tuple[int, ...] | None]:
+    """Where the tokens that begin, end and fill a text stand in the new tokenizer; one that it lacks is an error."""
+    before, after = _tokenizer(old), _tokenizer(new)
+    found: dict[str, int | tuple[int, ...] | None] = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        said = getattr(config, name)
+        several = said if isinstance(said, tuple) else () if said is None else (said,)
+        moved = tuple(_moved(before, after, number, name, new) for number in several)
+        found[name] = moved if isinstance(said, tuple) else moved[0] if moved else None
+    return found
+
+
+def _moved(before: "tokenizers.Tokenizer", after: "tokenizers.Tokenizer", number: int, name: str, new: Path) -> int:
+    token = before.id_to_token(number)
+    place = None if token is None else after.token_to_id(token)
+    if place is None:
+        raise CheckpointError(f"{new / TOKENIZER} lacks {token!r}, the model's {name}; keep the special tokens")
+    return place
+
+
+def _pieces(before: "tokenizers.Tokenizer", after: "tokenizers.Tokenizer", number: int, token: str) -> list[int]:
+    """What the old tokenizer makes of a new token; one that is a part of a character goes by its bytes."""
+    text = after.decode([number], skip_special_tokens=False)
+    if "\ufffd" not in text:
+        return before.encode(text, add_special_tokens=False).ids
+    return [piece.id for piece in before.model.tokenize(token)]
 
 
 def _tokenizer(folder: Path) -> "tokenizers.Tokenizer":

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, refuse_nonfinite
+from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, is_finite
 from yatsude.checkpoint.shard import DTYPES, as_bytes
 from yatsude.checkpoint.streaming import pieces, together
+from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
@@ -157,15 +158,18 @@ def _shards(config: ModelConfig, precision: Precision, shard_bytes: int) -> list
 
 def _write_shard(path: Path, outputs: list[_Output], source: Weights, precision: Precision) -> None:
     header, starts = _header(outputs)
-    names = {output.name for output in outputs}
     with path.open("wb") as stream:
         stream.write(header)
         for output in outputs:
-            if output.name.removesuffix(float8.SUFFIX) in names - {output.name}:
+            if output.name.endswith(float8.SUFFIX):
                 continue  # scales are written with their weight
             row = output.bytes // output.shape[0]
             for first, part in on_disk(source, output.name, output.shape, precision):
-                refuse_nonfinite(part, output.name, source)
+                if not is_finite(part):
+                    raise CheckpointError(
+                        f"{output.name} holds numbers that are not finite in {NAMES[part.dtype]}; export in bfloat16 or"
+                        " float32, or an earlier checkpoint"
+                    )
                 place = starts[output.name + float8.SUFFIX] if first < 0 else starts[output.name] + first * row
                 _put(stream, place, part)
         stream.flush()

@@ -36,7 +36,6 @@ def write(settings: options.Settings, run: Path) -> None:
         models=(source,),
         inputs=(source, *([measured] if evaluated else [])),
         figures=_headline(measured / "figures.json") if evaluated else {},
-        done="It was trained from nothing; the stages are below.",
         recipe_sha256=digest({"export": settings.of("export")}),
     )
     say(verified(export(Folder(source), run / "export", settings.of("export"), origin)))

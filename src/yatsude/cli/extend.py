@@ -24,7 +24,7 @@ def command(
     """Give a model another vocabulary: known tokens keep their rows, new ones begin as the mean of their old pieces."""
     from yatsude.checkpoint.export import Origin, export  # noqa: PLC0415
     from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
-    from yatsude.checkpoint.vocabulary import Extended, rows_for  # noqa: PLC0415
+    from yatsude.checkpoint.vocabulary import Extended, ids_for, rows_for  # noqa: PLC0415
 
     settings, model = options.Settings(recipe, sets), Folder(source)
     rows = rows_for(source, tokenizer, model.config.vocab_size)
@@ -38,4 +38,5 @@ def command(
         done=f"It is {source.resolve().name} over a vocabulary with {fresh:,} new tokens.",
         licence=licence,
     )
-    say(verified(export(Extended(model, rows), target, named(settings, target), origin)))
+    extended = Extended(model, rows, ids_for(source, tokenizer, model.config))
+    say(verified(export(extended, target, named(settings, target), origin)))

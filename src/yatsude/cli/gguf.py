@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from yatsude.errors import CheckpointError
 from yatsude.progress import say
 
 __all__ = ["command"]
@@ -20,6 +21,8 @@ def command(
     """Write an exported model as one GGUF file for llama.cpp, and compare it with the folder before it counts."""
     from yatsude.checkpoint import gguf  # noqa: PLC0415
 
+    if file.exists():
+        raise CheckpointError(f"{file} exists; name a file that does not, or remove it first")
     figures = gguf.write(folder, file, dtype)
     if figures.wide:
         say(f"{figures.wide} matrices have rows that do not divide by 32: they stay in bf16")

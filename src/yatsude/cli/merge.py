@@ -8,9 +8,13 @@ import typer
 from yatsude.cli import options
 from yatsude.cli.convert import Licence, inputs_of, named
 from yatsude.cli.export import verified
+from yatsude.errors import CheckpointError
+from yatsude.files import sha256_of
 from yatsude.progress import say
 
 __all__ = ["command"]
+
+TOKENIZER = "tokenizer.json"
 
 
 def command(
@@ -32,6 +36,8 @@ def command(
     from yatsude.checkpoint.merge import Merged  # noqa: PLC0415
 
     settings = options.Settings(recipe, sets)
+    for other in (*models[1:], *([base] if base else [])):
+        _same_tokens(models[0], other)
     weights = weights or [1.0] * len(models)
     merged = Merged([Folder(model) for model in models], weights, Folder(base) if base else None)
     sources = (base, *models) if base else tuple(models)
@@ -45,3 +51,10 @@ def command(
         licence=licence,
     )
     say(verified(export(merged, target, named(settings, target), origin)))
+
+
+def _same_tokens(one: Path, other: Path) -> None:
+    """Refuse models that read other tokens under the same numbers."""
+    mine, theirs = one / TOKENIZER, other / TOKENIZER
+    if mine.is_file() and theirs.is_file() and sha256_of(mine) != sha256_of(theirs):
+        raise CheckpointError(f"{mine} and {theirs} differ: rows of the models mean other tokens; merge models of one")

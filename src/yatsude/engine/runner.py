@@ -15,6 +15,7 @@ from yatsude.engine.answer import Answer
 from yatsude.engine.cache import Memory, Window
 from yatsude.engine.scheduler import Batch
 from yatsude.model.transformer import Transformer
+from yatsude.progress import say
 
 __all__ = ["Runner"]
 
@@ -29,6 +30,8 @@ class Runner:
         self.model, self.prefill_tokens, self.device = model.eval(), prefill_tokens, weight.device
         self.memory = Memory(model.config, rows=max_rows, tokens=context, dtype=weight.dtype, device=weight.device)
         self.speculates = speculate and len(model.mtp) > 0
+        if speculate and not self.speculates:
+            say("engine.speculate: the model has no layer that looks further ahead; it answers without guessing")
         self._hidden_BTD = torch.empty(0)
         self._window: Window | None = None
         self._known: list[int] = []

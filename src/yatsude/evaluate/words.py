@@ -85,7 +85,7 @@ def information_verdict(about: str, found: Information | None) -> tuple[str, str
             f"{ja}は比べられません（二つ以上の文章の単位を持つものが、二つはありません）。",
             f"Nothing to compare for {en}: two with two units of text each are needed.",
         )
-    mean, most = found.mean, found.most
+    mean, most = found.mean, max(found.most, 1e-9)  # with one expert there is nothing to know
     japanese = (
         f"層の平均で {mean.bits:.3f} ビット（ありうる最大 {most:.2f} ビットの {100 * mean.bits / most:.1f} %）、"
         f"偶然なら {mean.chance:.3f}（95 % は {mean.chance_95:.3f} 未満）、p = {mean.p:.3f}。"

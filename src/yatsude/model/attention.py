@@ -120,6 +120,8 @@ class _Compiled(torch.autograd.Function):
         batch, heads = ctx.shape
         block = torch.bmm(query[:, rows], key[:, seen].mT)
         open_keys = None if ctx.mask is None else ctx.mask[:, rows, seen].expand(batch, -1, -1)
+        if open_keys is not None and open_keys.stride(2) != 1:  # the pass walks along its keys
+            open_keys = open_keys.contiguous()
         strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
         first = _first(rows.start, query.shape[1], key.shape[1], ctx.mask is None)
         library.call(

@@ -89,6 +89,8 @@ class _Compiled(_CrossEntropy):
         ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float, offsets_V: Tensor | None
     ) -> Tensor:
         total = 0.0
+        if int(targets_N.max()) >= len(head_VD):  # the pass below does not look
+            raise IndexError(f"target {int(targets_N.max())} is out of bounds: the head has {len(head_VD)} rows")
         hidden_ND, targets_N = hidden_ND.contiguous(), targets_N.contiguous()
         grad_hidden, grad_head = torch.empty_like(hidden_ND), torch.empty_like(head_VD)
         buffer = hidden_ND.new_empty(min(CHUNK, len(hidden_ND)), len(head_VD))

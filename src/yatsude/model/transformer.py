@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, S keys, D hidden width, V vocabulary.
 import torch
 from torch import Tensor, nn
 
+from yatsude.errors import RequestError
 from yatsude.model.attention import Cache
 from yatsude.model.block import Block
 from yatsude.model.mtp import MultiTokenLayer
@@ -48,6 +49,11 @@ class Transformer(nn.Module):
         `mask_BTS` is additive: 0 where a token may look, -inf elsewhere; none means causal. With a `cache`, the T
         tokens follow those it holds: give their positions, and a mask over all S keys where rows hold unequally many.
         """
+        if self.config.sliding_window and tokens_BT.shape[1] > self.config.sliding_window:
+            raise RequestError(
+                f"{tokens_BT.shape[1]} tokens: the model looks {self.config.sliding_window} back, and attention has no"
+                " window here; give at most that"
+            )
         rotations = self._rotations(tokens_BT, positions_BT)
         x = self.embed_tokens(tokens_BT)
         for layer in self.layers:

@@ -137,12 +137,12 @@ def _refuse(values: Mapping[str, Any], kind: Family) -> None:
     for key, value in values.items():
         if key in kind.says and value is not None and value != kind.says[key]:
             raise CheckpointError(f"{key} = {value!r} in config.json is not supported, expected {kind.says[key]!r}")
-        if key not in known and value not in (None, False, [], {}):
+        if key not in known and not (value is None or value is False or value in ([], {})):
             raise CheckpointError(
                 f"{key} = {value!r:.60} in config.json is unknown for {values['model_type']}; if it changes nothing in"
                 " what the model computes, remove it"
             )
-    share = values.get("partial_rotary_factor")
+    share = _rope(values).get("partial_rotary_factor", values.get("partial_rotary_factor"))
     if share not in (None, 1, 1.0) and "partial_rotary_factor" not in kind.fields:
         raise CheckpointError(f"partial_rotary_factor = {share!r} in config.json is not supported, expected 1")
 
@@ -154,7 +154,9 @@ def _rope(page: Mapping[str, Any]) -> Mapping[str, Any]:
         part = page.get(key) or {}
         if not isinstance(part, dict):
             raise CheckpointError(f"{key} = {part!r}: expected a table")
-        found |= part
-    if found.get("rope_type") and "type" in found:
-        del found["type"]
+        kinds = {part[word] for word in ("type", "rope_type") if part.get(word)}
+        if len(kinds | ({found["rope_type"]} if found.get("rope_type") else set())) > 1:
+            raise CheckpointError(f"{key} = {part!r:.80} says two things of rope_type; keep one of them")
+        found |= {**part, **({"rope_type": kinds.pop()} if kinds else {})}
+    found.pop("type", None)
     return found

@@ -47,6 +47,10 @@ class RopeScaling:
                 f"rope_scaling.original_max_position_embeddings = {self.original_max_position_embeddings}:"
                 f" {self.rope_type} needs the length of the first training"
             )
+        if not 0 < self.beta_slow <= self.beta_fast:
+            raise RecipeError(
+                f"rope_scaling.beta_slow = {self.beta_slow}, beta_fast = {self.beta_fast}: expected 0 < slow <= fast"
+            )
         if self.low_freq_factor >= self.high_freq_factor:
             raise RecipeError(
                 f"rope_scaling.low_freq_factor = {self.low_freq_factor}: expected less than high_freq_factor ="
@@ -82,6 +86,8 @@ def from_hf(page: Mapping[str, Any]) -> RopeScaling | None:
     values = {("rope_type" if key == "type" else key): value for key, value in page.items() if value is not None}
     values = {key: value for key, value in values.items() if key not in ("rope_theta", "partial_rotary_factor")}
     if values.get("rope_type") in NONE:
+        if more := sorted(values.keys() - {"rope_type"}):
+            raise CheckpointError(f"rope_scaling has {', '.join(more)} but no type that it belongs to; add rope_type")
         return None
     try:
         return _ADAPTER.validate_python(values, extra="forbid")

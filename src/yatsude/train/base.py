@@ -12,6 +12,7 @@ from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
 from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.hf import CONFIG
 
 __all__ = ["config_of", "identity_of", "load"]
 
@@ -44,4 +45,5 @@ def identity_of(base: Path) -> str:
     """Name the weights: a base that has changed is another run."""
     if (base / manifest.NAME).is_file():
         return manifest.digest(manifest.read(base))
-    return ":".join(sha256_of(shard.path)[:16] for shard in Folder(base).shards.values())
+    files = [base / CONFIG, *(shard.path for shard in Folder(base).shards.values())]
+    return ":".join(sha256_of(path)[:16] for path in files)

@@ -30,7 +30,7 @@ from yatsude.spec.counts import count
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.pack import ENGLISH
 from yatsude.tokenizer.tokenizer import FILES as TOKENIZER_FILES
-from yatsude.train import base as bases
+from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
@@ -82,7 +82,9 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     manifest.check(tokens, page)
     feed = Feed(shards, settings.sequence_length, settings.seed)
     base = Path(settings.base) if settings.base else None
-    config = bases.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
+    if base and model != ModelSettings():
+        raise RecipeError("train.base brings its own shape; leave [model] out, or train.base")
+    config = start.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
     _reaches(config, settings.sequence_length)
     counts = count(config)
     _fits(counts.total + counts.mtp)
@@ -92,7 +94,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
-    fresh = bases.load(base) if base else _initialised(config, settings.seed)
+    fresh = start.load(base) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
@@ -110,7 +112,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
                 documents=settings.evaluation_documents,
                 spread=workers.map,
             ),
-            identity=identity_of(sections, tokens) + (f":{bases.identity_of(base)}" if base else ""),
+            identity=identity_of(sections, tokens) + (f":{start.identity_of(base)}" if base else ""),
             candidates=candidates_of(settings, shards),
         )
         del fresh  # its weights are in the loop's buffers now
@@ -209,5 +211,13 @@ def finish(
         hf.write(model, draft, torch.float32, SHARD_BYTES)
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs[0] / name, draft / name)
-        carried = carry([inputs[0], *([base] if base else [])], draft)
-        manifest.write(draft, stage, inputs=inputs, licences=[*licences, *carried], counts=known, recipe_sha256=digest)
+        known_base = [base] if base and (base / manifest.NAME).is_file() else []
+        carried = [one.entry for one in carry([inputs[0], *([base] if base else [])], draft)]
+        manifest.write(
+            draft,
+            stage,
+            inputs=[*inputs, *known_base],
+            licences=[*licences, *carried],
+            counts=known,
+            recipe_sha256=digest,
+        )

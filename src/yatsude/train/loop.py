@@ -137,7 +137,7 @@ class Loop:
         mask = document_mask(documents, self.weights.compute.dtype) if self.settings.separate_documents else None
         hidden = model(inputs, mask_BTS=mask)
         loss = total = self._loss(model, hidden, targets, scale, drawn)
-        for number in range(len(model.mtp)):
+        for number in range(len(model.mtp) if self.settings.mtp_weight else 0):
             following, later = shifted(inputs, targets, documents, number + 1)
             hidden = model.ahead(number, hidden, following, mask_BTS=mask)
             weight = self.settings.mtp_weight / len(model.mtp)

@@ -32,7 +32,8 @@ inline void store(float& place, float value) { place = value; }
 inline void store(bf16& place, float value) {
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
-    place.bits = static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    const std::uint32_t nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    place.bits = static_cast<std::uint16_t>(value == value ? nearest : 0x7fc0);
 }
 
 // e^x within 2 units in the last place, 0 below e^-87: a power of two times a polynomial, so that it vectorises.
@@ -258,7 +259,8 @@ void combine_backward(const T* grad, const T* x, const float* weights, const ind
     }
 }
 
-// Neighbouring pairs of each head's numbers times a unit complex number of the token; `sign` -1 turns back.
+// Neighbouring pairs of each head's numbers times a complex number of the token, which is longer than 1 where positions
+// are stretched; `sign` -1 turns back.
 // Strides are those of x; tokens repeat their `turns` after `period` rows.
 template <class T>
 void rotate(const T* x, const float* turns, T* y, index batch, index tokens, index heads, index width,
