@@ -24,12 +24,20 @@ class Memory:
     """Memory of `rows` answers; it grows with use, up to rows × tokens, and never again after that."""
 
     def __init__(
-        self, config: ModelConfig, *, rows: int, tokens: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: ModelConfig,
+        *,
+        rows: int,
+        tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        ahead: bool = False,
     ) -> None:
+        """`ahead` makes room for the first layer of multi-token prediction too."""
         self.max_rows, self.max_tokens = rows, tokens
         self.lengths = [0] * rows
         """Tokens that each row holds."""
-        layers = config.num_hidden_layers + config.num_nextn_predict_layers
+        layers = config.num_hidden_layers + ahead
         first, second = config.cache_widths
         self.first_LBSX = torch.zeros(layers, 0, 0, first, dtype=dtype, device=device)
         self.second_LBSY = torch.zeros(layers, 0, 0, second, dtype=dtype, device=device)

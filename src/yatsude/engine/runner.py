@@ -28,10 +28,17 @@ class Runner:
     ) -> None:
         weight = model.lm_head.weight
         self.model, self.prefill_tokens, self.device = model.eval(), prefill_tokens, weight.device
-        self.memory = Memory(model.config, rows=max_rows, tokens=context, dtype=weight.dtype, device=weight.device)
         self.speculates = speculate and len(model.mtp) > 0
         if speculate and not self.speculates:
             say("engine.speculate: the model has no layer that looks further ahead; it answers without guessing")
+        self.memory = Memory(
+            model.config,
+            rows=max_rows,
+            tokens=context,
+            dtype=weight.dtype,
+            device=weight.device,
+            ahead=self.speculates,
+        )
         self._hidden_BTD = torch.empty(0)
         self._window: Window | None = None
         self._known: list[int] = []
