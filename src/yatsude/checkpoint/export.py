@@ -101,7 +101,7 @@ def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -
     if settings.licence:
         text = next((base.text for base in carried if base.spdx == settings.licence), None)
         text = text or (APACHE if settings.licence == DEFAULT else None)
-        if text is None:
+        if text is None and carried:
             raise CheckpointError(
                 f"export.licence = {settings.licence!r}: there is no text of it here; give the models it was made from"
                 f" with it, or leave it out to keep theirs ({', '.join(sorted(spelled)) or DEFAULT})"
@@ -113,7 +113,8 @@ def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -
         )
     else:
         text = carried[0].text if carried else APACHE
-    shutil.copyfile(text, draft / "LICENSE")
+    if text:
+        shutil.copyfile(text, draft / "LICENSE")
     return settings.licence or (spelled.pop() if spelled else DEFAULT)
 
 
