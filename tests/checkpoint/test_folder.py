@@ -110,6 +110,12 @@ def test_a_header_that_contradicts_the_file_is_refused(tmp_path, entry, words):
         Shard(path)
 
 
+def test_a_name_that_would_break_a_line_is_refused(tmp_path):
+    save_file({"a\nb": torch.ones(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"a tensor is called 'a\\nb'"):
+        Shard(tmp_path / "x.safetensors")
+
+
 def test_a_number_that_is_none_names_file_and_tensor(model, tmp_path):
     folder = written(model, tmp_path / "a")
 
@@ -164,6 +170,7 @@ def test_a_config_that_contradicts_the_tensors_names_both(model, tmp_path):
     for changes, words in (
         ({"num_hidden_layers": 2}, ["unknown model.layers.2."]),
         ({"num_hidden_layers": 4}, ["missing model.layers.3."]),
+        ({"num_hidden_layers": 10**9}, ["num_hidden_layers = 1000000000: expected at most 10000"]),
         ({"n_routed_experts": 16}, ["missing model.layers.1.mlp.experts.10."]),
         ({"vocab_size": 301}, ["model.embed_tokens.weight has shape (300, 32), expected (301, 32)"]),
         ({"quantization_config": {"quant_method": "gptq"}}, ["quant_method = 'gptq'"]),

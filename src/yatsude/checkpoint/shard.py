@@ -111,6 +111,8 @@ class Shard:
                 entry = Entry(dtype, shape, base + start)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise self._damaged(f"its header says of {name}: {said!r:.80} ({error!r})") from None
+            if not name.isprintable():
+                raise self._damaged(f"a tensor is called {name!r:.80}")
             if not sound or entry.bytes != stop - start:
                 raise self._damaged(
                     f"{name} of shape {shape} and {said['dtype']} cannot lie in bytes {start} to {stop}"

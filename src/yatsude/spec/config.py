@@ -13,6 +13,8 @@ from yatsude.spec.rope_scaling import RopeScaling
 __all__ = ["ModelConfig"]
 
 _POSITIVE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+_MOST = {"num_hidden_layers": 10_000, "n_routed_experts": 10_000, "num_nextn_predict_layers": 100}
+"""Beyond any model there is: a damaged config.json must not ask for a list of a billion tensors."""
 _LATENT = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _GROUPED = ("head_dim", "num_key_value_heads")
 
@@ -107,6 +109,9 @@ class ModelConfig:
         for name in needed:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} = {getattr(self, name)}: expected at least 1")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise RecipeError(f"{name} = {getattr(self, name)}: expected at most {most}")
         for name in ("kv_lora_rank", "n_shared_experts", "num_nextn_predict_layers"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name} = {getattr(self, name)}: expected 0 or more")
