@@ -43,12 +43,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     """
     if query.device.type == "cpu":
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
-        keeps = learns and key.shape[2] <= KEPT
-        if learns and library.usable(query, key, value):
-            return _Compiled.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale, keeps)
-        if mask is None:
-            mask = causal_mask(query.shape[2], key.shape[2], query)[None]
-        return _Attend.apply(query, key, value, mask.to(query.dtype), scale, keeps)
+        return _Attend.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale, learns)
     if mask is None and query.shape[2] != key.shape[2]:  # the kernel would let the first query see the first key alone
         mask = causal_mask(query.shape[2], key.shape[2], query)[None]
     return functional.scaled_dot_product_attention(
@@ -63,88 +58,62 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, keeps: bool) -> Tensor:
-        ctx.scale, ctx.shape = scale, query.shape[:2]
-        query, key, value = (part.flatten(0, 1) for part in (query * scale, key, value))
-        out = query.new_empty(*query.shape[:2], value.shape[2])
-        kept: list[Tensor] = []
-        for rows, seen in _blocks(query.shape[1], key.shape[1]):
-            block = _Attend._weights(ctx, query, key, mask, rows, seen)
-            out[:, rows] = torch.bmm(block, value[:, seen])
-            kept += [block] if keeps else []
-        ctx.save_for_backward(query, key, value, mask, *kept)
-        return out.unflatten(0, ctx.shape)
-
-    @staticmethod
-    def _weights(ctx: Any, query: Tensor, key: Tensor, mask: Tensor, rows: slice, seen: slice) -> Tensor:
-        scores = torch.bmm(query[:, rows], key[:, seen].mT)
-        scores.unflatten(0, ctx.shape).add_(mask[:, None, rows, seen])
-        return torch.softmax(scores, -1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, mask, *kept = ctx.saved_tensors
-        grad = grads[0].flatten(0, 1)
-        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for number, (rows, seen) in enumerate(_blocks(query.shape[1], key.shape[1])):
-            block = kept[number] if kept else _Attend._weights(ctx, query, key, mask, rows, seen)
-            grad_value[:, seen] += torch.bmm(block.mT, grad[:, rows])
-            grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
-            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype)
-            grad_query[:, rows] = torch.bmm(grad_scores, key[:, seen])
-            grad_key[:, seen] += torch.bmm(grad_scores.mT, query[:, rows])
-        mine = (part.unflatten(0, ctx.shape) for part in (grad_query.mul_(ctx.scale), grad_key, grad_value))
-        return *mine, None, None, None
-
-
-class _Compiled(torch.autograd.Function):
-    """The same with scale, mask and softmax in place in one pass, over the keys alone that a query may see."""
-
-    @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, keeps: bool
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, learns: bool
     ) -> Tensor:
         ctx.scale, ctx.shape, ctx.mask = scale, query.shape[:2], mask
+        ctx.compiled = learns and library.usable(query, key, value)
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
         out = query.new_empty(*query.shape[:2], value.shape[2])
         kept: list[Tensor] = []
         for rows, seen in _blocks(query.shape[1], key.shape[1]):
-            block = _Compiled._weights(ctx, query, key, rows, seen)
+            block = _weights(ctx, query, key, rows, seen)
             torch.bmm(block, value[:, seen], out=out[:, rows])
-            kept += [block] if keeps else []
+            kept += [block] if learns and key.shape[1] <= KEPT else []
         ctx.save_for_backward(query, key, value, *kept)
         return out.unflatten(0, ctx.shape)
 
     @staticmethod
-    def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
-        batch, heads = ctx.shape
-        block = torch.bmm(query[:, rows], key[:, seen].mT)
-        open_keys = None if ctx.mask is None else ctx.mask[:, rows, seen].expand(batch, -1, -1)
-        if open_keys is not None and open_keys.stride(2) != 1:  # the pass walks along its keys
-            open_keys = open_keys.contiguous()
-        strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
-        first = _first(rows.start, query.shape[1], key.shape[1], ctx.mask is None)
-        library.call(
-            "weights_forward", block, open_keys, len(block), heads, *block.shape[1:], first, *strides, ctx.scale
-        )
-        return block
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
-        queries, keys = query.shape[1], key.shape[1]
         grad = grads[0].flatten(0, 1)
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for number, (rows, seen) in enumerate(_blocks(queries, keys)):
-            block = kept[number] if kept else _Compiled._weights(ctx, query, key, rows, seen)
+        for number, (rows, seen) in enumerate(_blocks(query.shape[1], key.shape[1])):
+            block = kept[number] if kept else _weights(ctx, query, key, rows, seen)
             grad_value[:, seen].baddbmm_(block.mT, grad[:, rows])
-            grad_scores = torch.bmm(grad[:, rows], value[:, seen].mT)
-            first = _first(rows.start, queries, keys, ctx.mask is None)
-            library.call("weights_backward", grad_scores, block, *block.shape, first, ctx.scale)
+            grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
+            grad_scores = _gradient(ctx, grad_weights, block, rows, key.shape[1])
             torch.bmm(grad_scores, key[:, seen], out=grad_query[:, rows])
             grad_key[:, seen].baddbmm_(grad_scores.mT, query[:, rows])
         mine = (part.unflatten(0, ctx.shape) for part in (grad_query, grad_key, grad_value))
         return *mine, None, None, None
+
+
+def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
+    """softmax(query · keyᵀ · scale + mask) of some rows; compiled, in one pass over the keys that a query may see."""
+    (batch, heads), mask = ctx.shape, ctx.mask
+    block = torch.bmm(query[:, rows], key[:, seen].mT)
+    if not ctx.compiled:
+        unseen = causal_mask(*block.shape[1:], block) if mask is None else mask[:, None, rows, seen]
+        block.mul_(ctx.scale).unflatten(0, ctx.shape).add_(unseen)
+        return torch.softmax(block, -1)
+    open_keys = None if mask is None else mask[:, rows, seen].expand(batch, -1, -1)
+    if open_keys is not None and open_keys.stride(2) != 1:  # the pass walks along its keys
+        open_keys = open_keys.contiguous()
+    strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
+    first = _first(rows.start, query.shape[1], key.shape[1], mask is None)
+    library.call("weights_forward", block, open_keys, len(block), heads, *block.shape[1:], first, *strides, ctx.scale)
+    return block
+
+
+def _gradient(ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, keys: int) -> Tensor:
+    """Gradient of query · keyᵀ from that of the weights, which may be overwritten."""
+    if not ctx.compiled:
+        return torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype).mul_(ctx.scale)
+    queries = ctx.saved_tensors[0].shape[1]
+    first = _first(rows.start, queries, keys, ctx.mask is None)
+    library.call("weights_backward", grad_weights, block, *block.shape, first, ctx.scale)
+    return grad_weights
 
 
 def _first(start: int, queries: int, keys: int, causal: bool) -> int:
