@@ -94,7 +94,7 @@ def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> 
     (batch, heads), mask = ctx.shape, ctx.mask
     block = torch.bmm(query[:, rows], key[:, seen].mT)
     if not ctx.compiled:
-        unseen = causal_mask(*block.shape[1:], block) if mask is None else mask[:, None, rows, seen]
+        unseen = causal_mask(block.shape[1], block.shape[2], block) if mask is None else mask[:, None, rows, seen]
         block.mul_(ctx.scale).unflatten(0, ctx.shape).add_(unseen)
         return torch.softmax(block, -1)
     open_keys = None if mask is None else mask[:, rows, seen].expand(batch, -1, -1)
