@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from yatsude.checkpoint import hf, write
-from yatsude.checkpoint.gguf_families import FAMILIES
+from yatsude.checkpoint.gguf.families import FAMILIES
 from yatsude.cli.gguf import command
 from yatsude.errors import CheckpointError
 from yatsude.model.init import initialise
@@ -25,7 +25,7 @@ from yatsude.tokenizer.train import PATTERNS, train
 
 library = pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
-from yatsude.checkpoint import gguf  # noqa: E402
+from yatsude.checkpoint.gguf import file as gguf  # noqa: E402
 
 TEXTS = (
     "これは日本語の文章です。今日は天気が良い。東京都千代田区、2026年10月１２日。",

@@ -5,11 +5,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from yatsude.checkpoint import streamed, streaming, write
+from yatsude.checkpoint import pieces as pieces_of
+from yatsude.checkpoint import streamed, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory, load
+from yatsude.checkpoint.pieces import pieces
 from yatsude.checkpoint.shard import as_bytes
-from yatsude.checkpoint.streaming import pieces
 from yatsude.checkpoint.write import Precision
 from yatsude.model import float8
 
@@ -88,11 +89,11 @@ def test_every_family_is_read_as_transformers_writes_it(build, tmp_path, family)
 def test_pieces_make_no_difference(build, tmp_path, monkeypatch, precision):
     model = build(vocab_size=1000, intermediate_size=600)
     whole = put(InMemory(model), tmp_path / "a", precision)
-    monkeypatch.setattr(streaming, "PIECE", 4 * 32 * 150)
+    monkeypatch.setattr(pieces_of, "PIECE", 4 * 32 * 150)
     assert len(list(pieces((1000, 32)))) == 8
     assert tensors_of(put(InMemory(model), tmp_path / "b", precision)) == tensors_of(whole)
     logits = streamed.logits(Folder(whole), TOKENS)
-    monkeypatch.setattr(streaming, "PIECE", 64 << 20)
+    monkeypatch.setattr(pieces_of, "PIECE", 64 << 20)
     torch.testing.assert_close(streamed.logits(Folder(whole), TOKENS), logits, rtol=0, atol=1e-6)
 
 

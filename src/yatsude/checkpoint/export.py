@@ -18,9 +18,9 @@ from yatsude import manifest
 from yatsude.checkpoint import bases, write
 from yatsude.checkpoint.card import card
 from yatsude.checkpoint.folder import Folder
+from yatsude.checkpoint.pieces import both, in_pieces
 from yatsude.checkpoint.provenance import Stage, chain, licences, notice
 from yatsude.checkpoint.settings import ExportSettings
-from yatsude.checkpoint.streaming import both, in_pieces
 from yatsude.checkpoint.verify import Figures, checksum, verify
 from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError

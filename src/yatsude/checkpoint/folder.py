@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from yatsude.checkpoint.pieces import pieces
 from yatsude.checkpoint.shard import Entry, Shard
-from yatsude.checkpoint.streaming import pieces
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.progress import say

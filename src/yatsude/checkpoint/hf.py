@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from yatsude.checkpoint import write as writer
 from yatsude.checkpoint.folder import Folder
-from yatsude.checkpoint.streaming import pieces
+from yatsude.checkpoint.pieces import pieces
 from yatsude.checkpoint.write import Precision
 from yatsude.errors import CheckpointError
 from yatsude.model import float8

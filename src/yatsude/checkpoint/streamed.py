@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from yatsude.checkpoint.streaming import pieces
+from yatsude.checkpoint.pieces import pieces
 from yatsude.checkpoint.write import Weights
 from yatsude.model.experts import Experts
 from yatsude.model.norm import RMSNorm
 from yatsude.model.router import Router
 from yatsude.model.swiglu import swiglu
 from yatsude.model.transformer import Transformer
-from yatsude.spec.stored import EMBEDDING, Shape, stored
+from yatsude.spec.stored import EMBEDDING, Shape, names_of_copies, stored
 
 __all__ = ["logits"]
 
@@ -34,8 +34,9 @@ def logits(source: Weights, prompts: Tensor) -> Tensor:
     with torch.device("meta"):
         model = Transformer(source.config)
     names: dict[str, list[tuple[str, Shape]]] = {}
+    copies = names_of_copies(source.config)
     for name, entry in stored(source.config).items():
-        if entry.place.tensor != EMBEDDING or name == f"model.{EMBEDDING}":
+        if name not in copies:
             names.setdefault(entry.place.tensor, []).append((name, entry.shape))
     _replace(model, "", names, read)
     hidden = model(prompts)
@@ -49,9 +50,9 @@ def _replace(module: nn.Module, path: str, names: dict[str, list[tuple[str, Shap
         if isinstance(child, nn.Embedding):
             setattr(module, name, _Embedding(names[f"{here}.weight"][0][0], read))
         elif isinstance(child, nn.Linear):
-            tied = names.get(f"{here}.weight", names[EMBEDDING])
+            parts = names.get(f"{here}.weight", names[EMBEDDING])  # a head may be the embedding
             bias = names[f"{here}.bias"][0][0] if child.bias is not None else None
-            setattr(module, name, _Linear(tied[:1] if here == "lm_head" else tied, bias, read))
+            setattr(module, name, _Linear(parts, bias, read))
         elif isinstance(child, Experts):
             setattr(module, name, _Experts(names[f"{here}.gate_up_proj"], names[f"{here}.down_proj"], read))
         elif isinstance(child, RMSNorm | Router):

@@ -15,8 +15,8 @@ import re
 import torch
 from torch import Tensor
 
+from yatsude.checkpoint.pieces import MOST
 from yatsude.checkpoint.settings import UpcycleSettings
-from yatsude.checkpoint.streaming import MOST
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import RecipeError
 from yatsude.spec.config import ModelConfig

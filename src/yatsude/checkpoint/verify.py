@@ -14,8 +14,8 @@ from torch import Tensor
 from yatsude import manifest
 from yatsude.checkpoint import streamed
 from yatsude.checkpoint.folder import Folder, is_finite
+from yatsude.checkpoint.pieces import both, pieces
 from yatsude.checkpoint.shard import as_bytes
-from yatsude.checkpoint.streaming import both, pieces
 from yatsude.checkpoint.write import Precision, Weights, on_disk
 from yatsude.errors import CheckpointError
 from yatsude.model import float8

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.folder import INDEX, WEIGHTS, Folder, is_finite
+from yatsude.checkpoint.pieces import pieces, together
 from yatsude.checkpoint.shard import DTYPES, as_bytes
-from yatsude.checkpoint.streaming import pieces, together
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.spec import hf as spec

@@ -19,7 +19,7 @@ def command(
     ] = "bf16",
 ) -> None:
     """Write an exported model as one GGUF file for llama.cpp, and compare it with the folder before it counts."""
-    from yatsude.checkpoint import gguf  # noqa: PLC0415
+    from yatsude.checkpoint.gguf import file as gguf  # noqa: PLC0415
 
     if file.exists():
         raise CheckpointError(f"{file} exists; name a file that does not, or remove it first")

@@ -16,7 +16,7 @@ def command(
 ) -> None:
     """Read a model folder as it lies on disk: every tensor in its place and finite, checksums, logits."""
     from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
-    from yatsude.checkpoint.streaming import in_pieces  # noqa: PLC0415
+    from yatsude.checkpoint.pieces import in_pieces  # noqa: PLC0415
     from yatsude.checkpoint.verify import check, verify  # noqa: PLC0415
 
     with in_pieces():

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from yatsude.checkpoint.bases import front_matter
 from yatsude.checkpoint.folder import Folder
-from yatsude.checkpoint.gguf_layout import Layout, Target, layout
-from yatsude.checkpoint.gguf_vocabulary import read_page, vocabulary
+from yatsude.checkpoint.gguf.layout import Layout, Target, layout
+from yatsude.checkpoint.gguf.vocabulary import read_page, vocabulary
 from yatsude.errors import CheckpointError
 from yatsude.files import new_file
 from yatsude.progress import bar, say

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from yatsude.checkpoint.gguf_families import FAMILIES, Change, Config, Family, rope
+from yatsude.checkpoint.gguf.families import FAMILIES, Change, Config, Family, rope
 from yatsude.errors import CheckpointError
 
 __all__ = ["Layout", "Target", "layout"]
