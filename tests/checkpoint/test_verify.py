@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from yatsude import manifest
 from yatsude.checkpoint import hf, verify
@@ -65,3 +66,12 @@ def test_a_flipped_bit_is_found_by_the_checksum(model, tmp_path):
         stream.write(bytes([last ^ 1]))
     with pytest.raises(DataError, match=r"model\.safetensors is not what was written"):
         verify.check(folder)
+
+
+def test_a_folder_of_several_precisions_equals_itself(model, tmp_path):
+    folder = written(model, tmp_path / "a", torch.float32)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].bfloat16()
+    save_file(tensors, path)
+    assert verify.verify(folder, Folder(folder)).tensor_difference == 0

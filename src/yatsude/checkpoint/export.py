@@ -26,6 +26,7 @@ from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder
 from yatsude.manifest import Licence
+from yatsude.progress import say
 from yatsude.spec.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
 
@@ -70,7 +71,7 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
     if origin.stage != "export" and os.path.lexists(folder):
         raise CheckpointError(f"{folder} exists; name a folder that does not, or remove it first")
     tokenizer = origin.tokenizer or origin.models[0]
-    tokens = _special_tokens(tokenizer, source.config)
+    tokens = _special_tokens(tokenizer, source.config) if _has_tokenizer(tokenizer, origin) else {}
     stages = chain(origin.inputs)
     with new_folder(folder) as draft, in_pieces():
         carried = bases.carry(origin.models, draft, origin.licence)
@@ -93,6 +94,14 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
             recipe_sha256=origin.recipe_sha256,
         )
     return figures
+
+
+def _has_tokenizer(folder: Path, origin: Origin) -> bool:
+    """A model from elsewhere may come without a tokenizer of this kind."""
+    found = (folder / TOKENIZER).is_file()
+    if not found and origin.stage != "export":
+        say(f"{folder} has no {TOKENIZER}: the model goes without one")
+    return found or origin.stage == "export"
 
 
 def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -> str:

@@ -16,10 +16,11 @@ from yatsude.checkpoint import streamed
 from yatsude.checkpoint.folder import Folder, is_finite
 from yatsude.checkpoint.pieces import both, pieces
 from yatsude.checkpoint.shard import as_bytes
-from yatsude.checkpoint.write import Precision, Weights, on_disk
+from yatsude.checkpoint.write import Precisions, Weights, on_disk
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.stored import Shape
 
 __all__ = ["Figures", "Health", "check", "checksum", "verify"]
 
@@ -101,7 +102,7 @@ def check(folder: Path) -> Health:
 
 
 def _compare(written: Folder, source: Weights) -> Figures:
-    precision, prompts = _precision(written), _prompts(written.config)
+    precision, prompts = _AsStored(written), _prompts(written.config)
     (worst, tensor, whole), (exact, found) = both(
         lambda: _tensor_differences(written, source, precision),
         lambda: (streamed.logits(source, prompts), streamed.logits(written, prompts)),
@@ -120,16 +121,20 @@ def _compare(written: Folder, source: Weights) -> Figures:
     )
 
 
-def _precision(written: Folder) -> Precision:
-    if any(written.is_quantised(name) for name in written.tensors):
-        return Precision(torch.float8_e4m3fn, written.blocks or float8.BLOCKS)
-    return Precision(written.dtype)
+class _AsStored:
+    """The precisions of a folder, tensor by tensor."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder, self.blocks = folder, folder.blocks or float8.BLOCKS
+
+    def of(self, name: str, shape: Shape) -> torch.dtype:
+        return self.folder.entry(name).dtype
 
 
 class _Rounded:
     """A source as it would be on disk."""
 
-    def __init__(self, source: Weights, precision: Precision) -> None:
+    def __init__(self, source: Weights, precision: Precisions) -> None:
         self.config, self.source, self.precision = source.config, source, precision
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
@@ -140,7 +145,7 @@ class _Rounded:
         return float8.dequantised(*float8.quantised(part, self.precision.blocks), self.precision.blocks)
 
 
-def _tensor_differences(written: Folder, source: Weights, precision: Precision) -> tuple[float, str, str]:
+def _tensor_differences(written: Folder, source: Weights, precision: Precisions) -> tuple[float, str, str]:
     """Largest difference of all, in which tensor, and the checksum of what is stored."""
     whole, worst, tensor = hashlib.sha256(), 0.0, ""
     for name in sorted(written.tensors):
@@ -153,7 +158,7 @@ def _tensor_differences(written: Folder, source: Weights, precision: Precision) 
 
 
 def _tensor_difference(
-    written: Folder, source: Weights, name: str, precision: Precision, whole: "hashlib._Hash"
+    written: Folder, source: Weights, name: str, precision: Precisions, whole: "hashlib._Hash"
 ) -> float:
     """Largest difference of what is stored under a name from what should be; `whole` takes in what is stored."""
     worst = 0.0

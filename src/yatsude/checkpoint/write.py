@@ -24,7 +24,7 @@ from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Shape, stored
 
-__all__ = ["Precision", "Weights", "on_disk", "write", "write_json"]
+__all__ = ["Precision", "Precisions", "Weights", "on_disk", "write", "write_json"]
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOAT8_PARTS = (".self_attn.", ".mlp.", ".block_sparse_moe.")
@@ -38,6 +38,19 @@ class Weights(Protocol):
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor by its name in files, or some rows of it, as numbers of 16 bits or more."""
+        ...
+
+
+class Precisions(Protocol):
+    """How each tensor is stored, and the blocks of those in FP8."""
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Rows and columns that share a scale."""
+        ...
+
+    def of(self, name: str, shape: Shape) -> torch.dtype:
+        """How one tensor is stored."""
         ...
 
 
@@ -104,7 +117,7 @@ def write(source: Weights, folder: Path, precision: Precision, shard_bytes: int)
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
 
 
-def on_disk(source: Weights, name: str, shape: Shape, precision: Precision) -> Iterator[tuple[int, Tensor]]:
+def on_disk(source: Weights, name: str, shape: Shape, precision: Precisions) -> Iterator[tuple[int, Tensor]]:
     """Yield what is stored of a tensor, from the first row to the last: row numbers, and rows in their final form.
 
     Scales of a quantised tensor come under row -1. What is quantised in the same blocks already passes unchanged.

@@ -109,6 +109,9 @@ class ModelConfig:
         for name in needed:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} = {getattr(self, name)}: expected at least 1")
+        for name in ("rope_theta", "rms_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"{name} = {getattr(self, name)}: expected more than 0")
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise RecipeError(f"{name} = {getattr(self, name)}: expected at most {most}")
