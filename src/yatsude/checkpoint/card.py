@@ -29,7 +29,8 @@ def card(
     kind = "A mixture-of-experts language model" if config.moe_layers else "A language model"
     sections = (
         _front(config, settings),
-        f"# {settings.name}\n\n{kind} in the layout {config.model_type}, made with yatsude {__version__}.\n\n{done}",
+        f"# {settings.name}\n\n{kind} in the layout {config.model_type}, made with yatsude {__version__}.",
+        done,
         "## In numbers\n\n```\n" + render(config, name=settings.name, dtype=settings.dtype).rstrip() + "\n```",
         _measured(figures),
         _use(config, settings),
