@@ -137,6 +137,17 @@ def test_a_model_with_broken_weights_is_not_exported(model, tokenizer, tmp_path)
         exported(model, tokenizer, tmp_path)
 
 
+def test_fp8_in_blocks_of_its_own_passes_unchanged(model, tokenizer, tmp_path):
+    source = tmp_path / "eight"
+    source.mkdir()
+    write.write(hf.InMemory(model), source, write.Precision(torch.float8_e4m3fn, (16, 16)), 10**9)
+    manifest.write(source, "train", inputs=[tokenizer])
+    origin = Origin(models=(source,), tokenizer=tokenizer, inputs=(tokenizer,))
+    figures = export(Folder(source), tmp_path / "out", ExportSettings(dtype="float8"), origin)
+    assert figures.rounding_difference == 0
+    assert figures.tensors_sha256 == verify.checksum(Folder(source))
+
+
 def test_a_tokenizer_that_does_not_fit_is_named(build, tokenizer, tmp_path):
     with pytest.raises(CheckpointError, match="262 tokens, the model 200"):
         exported(build(vocab_size=200), tokenizer, tmp_path)

@@ -26,13 +26,14 @@ from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder
 from yatsude.manifest import Licence
+from yatsude.model import float8
 from yatsude.progress import say
 from yatsude.spec.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.hf import TOKENIZER
 
 __all__ = ["Origin", "export"]
 
-TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
     "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
@@ -77,7 +78,7 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
         carried = bases.carry(origin.models, draft, origin.licence)
         settings = dataclasses.replace(settings, licence=_licence(draft, carried, settings))
         entries = licences(stages, [base.entry for base in carried])
-        write.write(source, draft, _precision(settings), settings.shard_bytes)
+        write.write(source, draft, _precision(settings, source), settings.shard_bytes)
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, draft / name)
@@ -127,8 +128,12 @@ def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -
     return settings.licence or (spelled.pop() if spelled else DEFAULT)
 
 
-def _precision(settings: ExportSettings) -> Precision:
-    return Precision(torch.float8_e4m3fn if settings.dtype == "float8" else getattr(torch, settings.dtype))
+def _precision(settings: ExportSettings, source: Weights) -> Precision:
+    """FP8 keeps the blocks of a source that is stored so: then it passes unchanged."""
+    if settings.dtype != "float8":
+        return Precision(getattr(torch, settings.dtype))
+    blocks = source.blocks if isinstance(source, Folder) else None
+    return Precision(torch.float8_e4m3fn, blocks or float8.BLOCKS)
 
 
 def _papers(

@@ -15,14 +15,13 @@ from torch import Tensor
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.hf import TOKENIZER
 from yatsude.spec.stored import EMBEDDING, HEAD, stored
 
 if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["Extended", "ids_for", "rows_for"]
-
-TOKENIZER = "tokenizer.json"
 
 
 class Extended:

@@ -8,10 +8,9 @@ import typer
 from yatsude.cli import folders, options
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
+from yatsude.spec.hf import TOKENIZER
 
 __all__ = ["command"]
-
-TOKENIZER = "tokenizer.json"
 
 
 def command(

@@ -17,9 +17,10 @@ from yatsude.spec.config import ModelConfig
 from yatsude.spec.family import COMMON, Family, family
 from yatsude.spec.layout import refuse_other_layouts
 
-__all__ = ["CONFIG", "from_hf", "page_of", "quantised_blocks", "read", "to_hf"]
+__all__ = ["CONFIG", "TOKENIZER", "from_hf", "page_of", "quantised_blocks", "read", "to_hf"]
 
-CONFIG = "config.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+"""Of a model folder."""
 DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False, "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "initializer_range": 0.02,
     "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,

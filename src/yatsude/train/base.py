@@ -12,11 +12,9 @@ from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
 from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
-from yatsude.spec.hf import CONFIG
+from yatsude.spec.hf import CONFIG, TOKENIZER
 
 __all__ = ["config_of", "identity_of", "load"]
-
-TOKENIZER = "tokenizer.json"
 
 
 def config_of(base: Path, tokens: Path, vocab_size: int) -> ModelConfig:

@@ -2,6 +2,12 @@
 
 from yatsude.spec.family import Family
 
+MIXTURE = (
+    "moe_intermediate_size", "n_routed_experts", "num_experts_per_tok", "n_shared_experts", "first_k_dense_replace",
+    "norm_topk_prob", "routed_scaling_factor", "n_group", "topk_group", "num_nextn_predict_layers",
+)  # fmt: skip
+"""What says how its mixture is made; other families take it over."""
+
 FAMILY = Family(
     architecture="DeepseekV3ForCausalLM",
     fields=(
@@ -10,16 +16,7 @@ FAMILY = Family(
         "qk_nope_head_dim",
         "qk_rope_head_dim",
         "v_head_dim",
-        "moe_intermediate_size",
-        "n_routed_experts",
-        "num_experts_per_tok",
-        "n_shared_experts",
-        "first_k_dense_replace",
-        "norm_topk_prob",
-        "routed_scaling_factor",
-        "n_group",
-        "topk_group",
-        "num_nextn_predict_layers",
+        *MIXTURE,
         "rope_interleave",
     ),
     fixed={"scoring_func": "sigmoid"},

@@ -3,6 +3,7 @@
 from typing import Any
 
 from yatsude.spec.families import grouped
+from yatsude.spec.families.deepseek_v3 import MIXTURE
 from yatsude.spec.family import Family
 
 
@@ -19,16 +20,7 @@ FAMILY = Family(
         "qk_norm",
         "attention_bias",
         "partial_rotary_factor",
-        "moe_intermediate_size",
-        "n_routed_experts",
-        "num_experts_per_tok",
-        "n_shared_experts",
-        "first_k_dense_replace",
-        "norm_topk_prob",
-        "routed_scaling_factor",
-        "n_group",
-        "topk_group",
-        "num_nextn_predict_layers",
+        *MIXTURE,
     ),
     keys={"qk_norm": "use_qk_norm"},
     fixed={**grouped.FIXED, "scoring_func": "sigmoid"},
