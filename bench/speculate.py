@@ -31,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = Tokenizer.load(options.model)
-    prompts = [[tokenizer.text, *tokenizer.encode(text)] for text in PROMPTS]
+    prompts = [[*tokenizer.opening, *tokenizer.encode(text)] for text in PROMPTS]
     for rows in (1, 5):
         engines = {
             guessing: Engine(

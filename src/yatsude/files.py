@@ -14,7 +14,7 @@ from pathlib import Path
 
 from yatsude.errors import MachineError
 
-__all__ = ["disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "state_of", "tidy"]
+__all__ = ["copy_present", "disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "state_of", "tidy"]
 
 
 @contextlib.contextmanager
@@ -82,6 +82,13 @@ def tidy(path: Path) -> None:
         if match[2] == "old" and not path.exists():
             rest.replace(path)
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def copy_present(names: Iterable[str], source: Path, target: Path) -> None:
+    """Copy those of the named files that `source` has to the folder `target`."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def state_of(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

@@ -7,7 +7,9 @@ import torch
 from yatsude.engine.engine import Engine
 from yatsude.engine.settings import EngineSettings, SamplingSettings
 from yatsude.errors import RequestError
+from yatsude.spec import chat
 
+END = chat.SPECIAL_TOKENS.index(chat.END)
 LONG = SamplingSettings(temperature=0, max_tokens=20, ignore_end=True)
 
 
@@ -69,9 +71,13 @@ def test_answers_that_are_drawn_together_do_not_share_their_random_numbers(engin
 
 
 def test_an_end_token_ends_the_answer_and_is_not_shown(engine, tokenizer):
-    settings = SamplingSettings(temperature=0, logit_bias=((tokenizer.end, 100.0),))
+    settings = SamplingSettings(temperature=0, logit_bias=((END, 100.0),))
     answer = engine.generate([prompts(tokenizer)[0]], settings)[0]
-    assert (answer.text, answer.tokens, answer.finish_reason) == ("", (tokenizer.end,), "stop")
+    assert (answer.text, answer.tokens, answer.finish_reason) == (
+        "",
+        (END,),
+        "stop",
+    )
 
 
 def test_a_stop_text_ends_the_answer_before_it(engine, tokenizer):

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 import torch
+import transformers
 
 from yatsude import manifest
 from yatsude.checkpoint import hf
@@ -8,6 +11,8 @@ from yatsude.engine import load as loading
 from yatsude.engine.load import faster, load
 from yatsude.engine.settings import EngineSettings, SamplingSettings
 from yatsude.errors import CheckpointError, DataError, MachineError, RecipeError
+from yatsude.tokenizer.special import Special
+from yatsude.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -38,6 +43,35 @@ def test_fp8_stays_so_in_memory(tmp_path, make_model, tokenizer):
         for one in (engine, load(tmp_path, EngineSettings(precision="bf16", device="cpu")))
     )
     assert ours == plain
+
+
+def test_a_model_from_elsewhere_answers_under_its_own_template(tmp_path, make_model, tokenizer):
+    """Its words for system, user and assistant are plain text here, and it has no token in front of a text."""
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    hf.write(make_model(torch.float32), tmp_path, dtype=torch.float32, shard_bytes=1 << 30)
+    Tokenizer(tokenizer.commands, Special(bos=None, eos="<|end|>", pad=None, template=template)).save(tmp_path)
+    engine = load(tmp_path, EngineSettings(precision="fp32", device="cpu"))
+    prompt = engine.tokenizer.encode_chat([{"role": "user", "content": "猫"}])
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert prompt == theirs(f"user: 猫<|end|>{'assistant: '}")["input_ids"]
+    answer = engine.generate([prompt], SamplingSettings(temperature=0, max_tokens=20, ignore_end=True))[0]
+    peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    peer.generation_config.eos_token_id = None
+    told = peer.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)
+    assert list(answer.tokens) == told[0, len(prompt) :].tolist()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(folder):
+    page = json.loads((folder / "tokenizer.json").read_text())
+    page["added_tokens"] += [
+        {**page["added_tokens"][0], "id": 1000 + number, "content": f"<|more {number}|>"} for number in range(40)
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(page))
+    with pytest.raises(CheckpointError, match="tokens, the model rows for 320"):
+        load(folder)
 
 
 def test_auto_measures_and_says_what_it_found(folder, capsys):

@@ -7,7 +7,9 @@ from yatsude.tokenizer import corpus
 from yatsude.tokenizer.build import build
 from yatsude.tokenizer.pack import domains
 from yatsude.tokenizer.settings import TokenizerSettings
-from yatsude.tokenizer.tokenizer import FILES, Tokenizer
+from yatsude.tokenizer.special import Special
+from yatsude.tokenizer.tokenizer import Tokenizer
+from yatsude.tokenizer.train import train
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -59,7 +61,9 @@ def test_manifest_carries_licences_and_figures(data, tmp_path):
     manifest.check(out, page)
     assert [licence.source for licence in page.licences] == ["mine"]
     assert {
-        *FILES,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
         "recipe.toml",
         "train/tokens-00000.bin",
         "validation/domains.npy",
@@ -71,6 +75,23 @@ def test_manifest_carries_licences_and_figures(data, tmp_path):
     assert (page.counts["validation_documents"], page.counts["held_out_documents"]) == (2, 1)
     for split, count in (("validation", summary.validation_tokens), ("held_out", summary.held_out_tokens)):
         assert page.counts[f"{split}_tokens"] == count == shards.Shards(out / split).tokens
+
+
+def test_a_models_tokenizer_is_taken_as_it_is(data, tmp_path):
+    """A base that puts a token in front of a text has it in the shards too, and all its files go along."""
+    own = Tokenizer(train(["猫"] * 9, SETTINGS))
+    special = Special(bos="<|user|>", eos="<|end|>", pad=None, template=None)
+    Tokenizer(own.commands, special).save(tmp_path / "base")
+    (tmp_path / "base" / "special_tokens_map.json").write_text("{}")
+    build(TokenizerSettings(base=str(tmp_path / "base")), data, tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
+    tokenizer, packed = Tokenizer.load(tmp_path / "out"), shards.Shards(tmp_path / "out" / "train")
+    first = next(iter(packed.documents()))
+    assert [*first[:2], first[-1]] == [tokenizer.text, *tokenizer.opening, tokenizer.text]
+    assert tokenizer.decode(first[2:-1]) == ROWS[0][0]
+    licences = manifest.read(tmp_path / "out", "tokenizer").licences
+    assert [licence.source for licence in licences] == ["mine", "tokenizer:base"]
 
 
 def test_english_is_learned_but_not_packed(data, tmp_path):

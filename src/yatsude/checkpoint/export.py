@@ -24,20 +24,16 @@ from yatsude.checkpoint.settings import ExportSettings
 from yatsude.checkpoint.verify import Figures, checksum, verify
 from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
-from yatsude.files import new_folder
+from yatsude.files import copy_present, new_folder
 from yatsude.manifest import Licence
 from yatsude.model import float8
 from yatsude.progress import say
 from yatsude.spec.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS, TEXT
 from yatsude.spec.config import ModelConfig
-from yatsude.spec.hf import TOKENIZER
+from yatsude.spec.hf import TOKENIZER, TOKENIZER_FILES
 
 __all__ = ["Origin", "export"]
 
-TOKENIZER_FILES = (
-    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
-)  # fmt: skip
 GENERATION = "generation_config.json"
 APACHE = Path(__file__).with_name("apache-2.0.txt")
 DEFAULT = "apache-2.0"
@@ -79,9 +75,7 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
         settings = dataclasses.replace(settings, licence=_licence(draft, carried, settings))
         entries = licences(stages, [base.entry for base in carried])
         write.write(source, draft, _precision(settings, source), settings.shard_bytes)
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, draft / name)
+        copy_present(TOKENIZER_FILES, tokenizer, draft)
         _chat_template(draft, tokens)
         _generation(draft, source.config, settings, tokens, None if origin.tokenizer else origin.models[0])
         figures, sums = both(lambda: verify(draft, source), lambda: _checksums(origin.models))

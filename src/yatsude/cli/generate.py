@@ -29,7 +29,7 @@ def command(
     engine = load(model or run / "train" / "model")
     sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = engine.tokenizer
-    pieces = (delta.text for delta in engine.stream([tokenizer.text, *tokenizer.encode(prompt)], sampling))
+    pieces = (delta.text for delta in engine.stream([*tokenizer.opening, *tokenizer.encode(prompt)], sampling))
     print(prompt + next(pieces, ""), end="", flush=True)  # not before the prompt is known to fit
     for piece in pieces:
         print(piece, end="", flush=True)

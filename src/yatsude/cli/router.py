@@ -85,7 +85,7 @@ def _windows(tokenizer: "Tokenizer", path: Path, window: int) -> Iterator["Token
         ids = tokenizer.encode(whole)
         for start in range(0, len(ids), window - 1):
             empty = False
-            yield np.array([tokenizer.text, *ids[start : start + window - 1], tokenizer.text])
+            yield np.array([*tokenizer.opening, *ids[start : start + window - 1], tokenizer.text])
     if empty:
         raise DataError(f"{path} holds no text; give --text a file with some")
 

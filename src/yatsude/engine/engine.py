@@ -12,7 +12,6 @@ from yatsude.engine.scheduler import Scheduler
 from yatsude.engine.settings import EngineSettings, SamplingSettings
 from yatsude.errors import RecipeError, RequestError
 from yatsude.model.transformer import Transformer
-from yatsude.spec.chat import SPECIAL_TOKENS
 from yatsude.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Completion", "Engine"]
@@ -55,7 +54,7 @@ class Engine:
         )
         self.scheduler = Scheduler(settings.max_rows, self.runner.memory.move)
         ends = model.config.eos_token_id
-        self.ends = frozenset(range(len(SPECIAL_TOKENS))) | frozenset([ends] if isinstance(ends, int) else ends or ())
+        self.ends = tokenizer.controls | frozenset([ends] if isinstance(ends, int) else ends or ())
         """Tokens that close an answer: whatever opens or closes a message cannot be part of one."""
 
     def submit(self, prompt: Sequence[int], settings: SamplingSettings, listener: Callable[[Delta], None]) -> Answer:

@@ -10,12 +10,14 @@ import torch
 
 from yatsude import manifest
 from yatsude.checkpoint import hf
+from yatsude.checkpoint.folder import Folder
 from yatsude.engine.engine import Engine
 from yatsude.engine.runner import Runner
 from yatsude.engine.settings import EngineSettings
 from yatsude.errors import CheckpointError, MachineError
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
+from yatsude.spec.hf import TOKENIZER
 from yatsude.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["faster", "load", "step_seconds"]
@@ -40,6 +42,12 @@ def load(folder: Path, settings: EngineSettings | None = None) -> Engine:
     if (folder / manifest.NAME).is_file() and _bytes(folder) <= MEASURED_UP_TO:
         manifest.check(folder, manifest.read(folder), "*.safetensors")
     tokenizer = Tokenizer.load(folder)
+    rows = Folder(folder).config.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has {tokenizer.vocab_size} tokens, the model rows for {rows}; give the tokenizer it"
+            " was trained with"
+        )
     model, reason = _model(folder, settings)
     say(f"engine: {reason}")
     return Engine(model, tokenizer, settings)

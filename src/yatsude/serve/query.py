@@ -160,7 +160,7 @@ def _part(part: Any, where: str) -> str:
 
 def _prompt(given: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
     if isinstance(given, str):
-        return (tokenizer.text, *tokenizer.encode(given))
+        return (*tokenizer.opening, *tokenizer.encode(given))
     if isinstance(given, list) and given and all(type(token) is int for token in given):
         return tuple(given)
     raise ApiError(400, "prompt must be text, a list of token ids, or a list of either", param="prompt")

@@ -17,10 +17,15 @@ from yatsude.spec.config import ModelConfig
 from yatsude.spec.family import COMMON, Family, family
 from yatsude.spec.layout import refuse_other_layouts
 
-__all__ = ["CONFIG", "TOKENIZER", "from_hf", "page_of", "quantised_blocks", "read", "to_hf"]
+__all__ = ["CONFIG", "TOKENIZER", "TOKENIZER_FILES", "from_hf", "page_of", "quantised_blocks", "read", "to_hf"]
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 """Of a model folder."""
+TOKENIZER_FILES = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
+"""All that a tokenizer may come in; one trained here has the first, the second and the template."""
 DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False, "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "initializer_range": 0.02,
     "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,

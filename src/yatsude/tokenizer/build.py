@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 from yatsude import manifest, recipe
-from yatsude.files import new_folder
+from yatsude.files import copy_present, new_folder
+from yatsude.manifest import Licence
 from yatsude.progress import say
+from yatsude.spec.hf import TOKENIZER_FILES
 from yatsude.tokenizer.corpus import check, sample
 from yatsude.tokenizer.pack import ENGLISH, Tally, pack, pack_english
 from yatsude.tokenizer.settings import TokenizerSettings
@@ -37,25 +39,43 @@ def build(settings: TokenizerSettings, data_folder: Path, folder: Path) -> Summa
     manifest.read(data_folder, "data")
     check(data_folder)
     with new_folder(folder) as draft:
-        start = time.perf_counter()
-        tokenizer = _learn(settings, data_folder)
-        tokenizer.save(draft)
-        say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {time.perf_counter() - start:.1f} s")
+        tokenizer, licences = (
+            _taken(Path(settings.base), draft) if settings.base else _learn(settings, data_folder, draft)
+        )
         tallies = pack(tokenizer, data_folder, draft)
         pack_english(tokenizer, data_folder, draft / ENGLISH)
         summary = _summary(tokenizer, tallies)
         digest = recipe.write(draft / "recipe.toml", {STAGE: settings})
-        manifest.write(draft, STAGE, inputs=[data_folder], counts=_counts(summary, tallies), recipe_sha256=digest)
+        manifest.write(
+            draft,
+            STAGE,
+            inputs=[data_folder],
+            licences=licences,
+            counts=_counts(summary, tallies),
+            recipe_sha256=digest,
+        )
     say(f"validation text: {summary.characters_per_token:.2f} characters a token")
     return summary
 
 
-def _learn(settings: TokenizerSettings, data_folder: Path) -> Tokenizer:
+def _learn(settings: TokenizerSettings, data_folder: Path, draft: Path) -> tuple[Tokenizer, list[Licence]]:
+    start = time.perf_counter()
     english = settings.training_characters * settings.english_share
     texts = itertools.chain(
         sample(data_folder, "text", settings.training_characters - english), sample(data_folder, "english", english)
     )
-    return Tokenizer(train(texts, settings))
+    tokenizer = Tokenizer(train(texts, settings))
+    tokenizer.save(draft)
+    say(f"tokenizer: {tokenizer.vocab_size:,} tokens, learned in {time.perf_counter() - start:.1f} s")
+    return tokenizer, []
+
+
+def _taken(base: Path, draft: Path) -> tuple[Tokenizer, list[Licence]]:
+    tokenizer, name = Tokenizer.load(base), base.resolve().name
+    copy_present(TOKENIZER_FILES, base, draft)
+    say(f"tokenizer: {tokenizer.vocab_size:,} tokens, those of {base}")
+    terms = Licence(source=f"tokenizer:{name}", licence=f"that of {name}", attribution=f"the authors of {name}")
+    return tokenizer, [terms]
 
 
 def _summary(tokenizer: Tokenizer, tallies: dict[str, Tally]) -> Summary:

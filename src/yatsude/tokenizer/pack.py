@@ -1,4 +1,4 @@
-"""Text to token shards: one document after the other, separated by `<|endoftext|>`.
+"""Text to token shards: one document after the other, separated by the token that ends a text.
 
 Each split, `train/`, `validation/` and `held_out/`, holds
 
@@ -66,7 +66,7 @@ def pack_english(tokenizer: Tokenizer, data_folder: Path, folder: Path) -> bool:
         return False
     shards.write(
         folder,
-        ((tokenizer.encode(text), len(text)) for text in itertools.chain([first], texts)),
+        (([*tokenizer.lead, *tokenizer.encode(text)], len(text)) for text in itertools.chain([first], texts)),
         vocab_size=tokenizer.vocab_size,
         separator=tokenizer.text,
     )
@@ -114,5 +114,5 @@ def _encoded(
             tally.characters[kind] += len(text)
             tally.tokens[kind] += len(ids)
             tally.order.append(kind)
-            yield ids, len(text)
+            yield [*tokenizer.lead, *ids], len(text)
         progress.advance(len(texts))

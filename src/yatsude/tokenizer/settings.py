@@ -14,7 +14,11 @@ SMALLEST = 256 + len(SPECIAL_TOKENS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerSettings:
-    """Size and training text of a byte-level BPE."""
+    """Size and training text of a byte-level BPE, or whose tokenizer is taken."""
+
+    base: str = ""
+    """Folder of a model whose tokenizer is taken as it is, to go on training that model; the rest of these settings
+    then says nothing."""
 
     vocab_size: int = 16384
     """Number of tokens, special tokens and the 256 bytes included; a small corpus may give fewer."""

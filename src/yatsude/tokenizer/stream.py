@@ -4,7 +4,7 @@ A Japanese character is three bytes and may be spread over three tokens: it is s
 """
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from yatsude.errors import RequestError
 
@@ -21,13 +21,13 @@ class Stream:
     True
     """
 
-    def __init__(self, token_bytes: Sequence[bytes], first_shown: int) -> None:
-        """Take the bytes of every id; ids below `first_shown` are passed over in silence."""
-        self._bytes, self._first = token_bytes, first_shown
+    def __init__(self, token_bytes: Sequence[bytes], hidden: Container[int]) -> None:
+        """Take the bytes of every id; those that are `hidden` are passed over in silence."""
+        self._bytes, self._hidden = token_bytes, hidden
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def push(self, token: int) -> str:
         """Return the text that became complete with this id, often one character, sometimes none."""
         if not 0 <= token < len(self._bytes):
             raise RequestError(f"token id {token} is outside the vocabulary of {len(self._bytes)} tokens")
-        return self._decoder.decode(self._bytes[token]) if token >= self._first else ""
+        return "" if token in self._hidden else self._decoder.decode(self._bytes[token])

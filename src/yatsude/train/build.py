@@ -18,7 +18,7 @@ from yatsude import manifest, recipe
 from yatsude.checkpoint import hf, state
 from yatsude.checkpoint.bases import carry
 from yatsude.errors import MachineError, RecipeError
-from yatsude.files import new_folder
+from yatsude.files import copy_present, new_folder
 from yatsude.machine import cores, keep_freed_memory, memory
 from yatsude.model.init import initialise
 from yatsude.model.scoring import score
@@ -27,9 +27,9 @@ from yatsude.progress import say
 from yatsude.shards import Shards
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
+from yatsude.spec.hf import TOKENIZER_FILES
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.pack import ENGLISH
-from yatsude.tokenizer.tokenizer import FILES as TOKENIZER_FILES
 from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
@@ -209,8 +209,7 @@ def finish(
     known = {name: figure for name, figure in figures.items() if not (isinstance(figure, float) and math.isnan(figure))}
     with new_folder(folder) as draft:
         hf.write(model, draft, torch.float32, SHARD_BYTES)
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(inputs[0] / name, draft / name)
+        copy_present(TOKENIZER_FILES, inputs[0], draft)
         known_base = [base] if base and (base / manifest.NAME).is_file() else []
         carried = [one.entry for one in carry([inputs[0], *([base] if base else [])], draft)]
         manifest.write(

@@ -81,9 +81,6 @@ def encode(tokenizer: Tokenizer, talk: Sequence[dict[str, str]]) -> tuple[Tokens
 
     Learnt are the assistant's words and the token that ends them, not the one that opens its turn.
     """
-    ids, counted = [tokenizer.text], [False]
-    for message in talk:
-        content = tokenizer.encode(message["content"])
-        ids += [tokenizer.role(message["role"]), *content, tokenizer.end]
-        counted += [False] + [message["role"] == "assistant"] * (len(content) + 1)
-    return np.array(ids, np.int64), np.array(counted)
+    spoken = tokenizer.spoken(talk, add_generation_prompt=False)
+    counted = [speaker is not None and talk[speaker]["role"] == "assistant" for _, speaker in spoken]
+    return np.array([token for token, _ in spoken], np.int64), np.array(counted, np.bool_)
