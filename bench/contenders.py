@@ -10,9 +10,10 @@ import transformers
 from torch import Tensor
 
 from yatsude.checkpoint import hf
+from yatsude.model.documents import Documents
 from yatsude.model.init import initialise
 from yatsude.model.loss import IGNORED, cross_entropy
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
 from yatsude.train.balance import balance
@@ -118,7 +119,7 @@ def ours(model: Transformer, dtype: torch.dtype, workers: Workers, muon: bool = 
 
     def backward(part: tuple[Transformer, Tensor, Tensor, Tensor, float]) -> float:
         replica, tokens, targets, documents, scale = part
-        hidden = replica(tokens, mask_BTS=document_mask(documents, dtype)).flatten(0, 1)
+        hidden = replica(tokens, mask=Documents(documents)).flatten(0, 1)
         loss = cross_entropy(hidden, replica.lm_head.weight, targets.flatten(), scale)
         loss.backward()
         return loss.item()
@@ -146,7 +147,7 @@ def theirs(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0, fused=True)
 
     def step(batch: Batch) -> float:
-        mask = document_mask(batch.documents, dtype)[:, None]
+        mask = Documents(batch.documents).whole(dtype)[:, None]
         loss = model(batch.tokens, attention_mask=mask, labels=batch.labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import torch
@@ -45,9 +46,12 @@ class Random:
         shape = self._shapes[name]
         shape = shape if rows is None else (rows[1] - rows[0], *shape[1:])
         size = math.prod(shape)
-        start = hash((name, rows)) % 1000
+        start = zlib.crc32(f"{name} {rows}".encode()) % 1000
         repeated = self._numbers[start:].repeat(-(-size // (len(self._numbers) - start)))[:size]
         return 1 + 0.1 * repeated.view(shape) if len(shape) == 1 else repeated.view(shape) * shape[-1] ** -0.5
+
+    def lies(self, name: str) -> None:
+        """In no folder."""
 
 
 def main() -> int:

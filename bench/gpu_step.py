@@ -76,12 +76,10 @@ def main() -> int:
 
 def measure(options: argparse.Namespace, compiled: bool, peak: float, stated: float) -> None:
     """Run some steps and print their figures."""
-    torch.cuda.reset_peak_memory_stats()
-    with torch.device("cuda"):
-        model = Transformer(CONFIG)
-    model.cpu()
+    model = Transformer(CONFIG)
     initialise(model, 0)
     model = model.to("cuda", torch.bfloat16)
+    torch.cuda.reset_peak_memory_stats()
     for router in model.routers:
         router.e_score_correction_bias = torch.zeros(CONFIG.n_routed_experts, device="cuda")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)

@@ -5,13 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from yatsude.checkpoint import hf, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory
 from yatsude.checkpoint.verify import check, verify
+from yatsude.checkpoint.vocabulary import Extended
 from yatsude.checkpoint.write import Precision
+from yatsude.errors import CheckpointError
 from yatsude.model import float8
 
 BLOCKS = (16, 16)
@@ -89,6 +91,47 @@ def test_a_folder_of_fp8_loads_verifies_and_passes_unchanged(model, tmp_path):
     assert torch.equal(loaded.layers[1].self_attn.o_proj.weight, direct)
 
 
+def test_what_another_vocabulary_does_not_touch_passes_unchanged(model, tmp_path):
+    """Scales that no rounding of ours would choose are kept, as are the numbers under them."""
+    first = quantised(model, tmp_path / "a")
+    path = min(first.glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("o_proj.weight"))
+    tensors[name + "_scale_inv"] *= 1.37
+    save_file(tensors, path, metadata={"format": "pt"})
+    source = Extended(Folder(first), [(row,) for row in range(model.config.vocab_size)])
+    second = tmp_path / "b"
+    second.mkdir()
+    write.write(source, second, EIGHT, 10**9)
+    assert verify(second, source).tensor_difference == 0
+    for suffix in ("", "_scale_inv"):
+        assert torch.equal(
+            Folder(second).raw(name + suffix).view(torch.uint8), tensors[name + suffix].view(torch.uint8)
+        )
+
+
+@pytest.mark.parametrize("suffix", ["", "_scale_inv"])
+@pytest.mark.parametrize("load", [hf.load, hf.load_quantised])
+def test_a_number_or_scale_that_is_none_is_named(model, tmp_path, load, suffix):
+    folder = quantised(model, tmp_path / "a")
+    path = min(folder.glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("o_proj.weight")) + suffix
+    tensors[name] = tensors[name].float().index_fill(0, torch.tensor([0]), torch.nan).to(tensors[name].dtype)
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} holds numbers that are not finite"):
+        load(folder)
+
+
+def test_blocks_that_pieces_would_cut_are_refused(model, tmp_path):
+    folder = quantised(model, tmp_path / "a")
+    page = json.loads((folder / "config.json").read_text())
+    page["quantization_config"]["weight_block_size"] = [96, 32]
+    (folder / "config.json").write_text(json.dumps(page))
+    with pytest.raises(CheckpointError, match=r"\[96, 32\]: expected rows that divide 128"):
+        Folder(folder)
+
+
 def test_rows_that_begin_within_a_block_are_read(model, tmp_path):
     folder = Folder(quantised(model, tmp_path / "a"))
     name = "model.layers.0.mlp.up_proj.weight"
@@ -97,8 +140,7 @@ def test_rows_that_begin_within_a_block_are_read(model, tmp_path):
         assert torch.equal(folder.read(name, rows), whole[slice(*rows)])
 
 
-def test_transformers_dequantises_to_the_same_numbers(model, tmp_path):
-    """By its own formula: stored · scale of the block."""
+def test_a_number_is_what_is_stored_times_the_scale_of_its_block(model, tmp_path):
     folder = Folder(quantised(model, tmp_path / "a"))
     name = "model.layers.2.mlp.experts.5.gate_proj.weight"
     stored, scale = folder.raw(name).float(), folder.scale(name)

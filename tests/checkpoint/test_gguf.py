@@ -19,6 +19,7 @@ from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.chat import CHAT_TEMPLATE, SPECIAL_TOKENS
 from yatsude.spec.presets import preset
+from yatsude.spec.rope_scaling import RopeScaling
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.tokenizer.train import PATTERNS, train
@@ -346,8 +347,6 @@ def changed(folder, name="config.json", **values):
 
 BAD_CONFIGS = {
     "model_type = 'gpt2'": {"model_type": "gpt2"},
-    "26 layers with q_lora_rank = 24": {"num_hidden_layers": 26, "q_lora_rank": 24},
-    "n_shared_experts = 0": {"n_shared_experts": 0},
     "scoring_func = 'softmax'": {"scoring_func": "softmax"},
     "quant_method = 'gptq'": {"quantization_config": {"quant_method": "gptq"}},
     "mscale": {"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64}},
@@ -359,6 +358,31 @@ BAD_CONFIGS = {
 def test_a_model_that_llama_cpp_would_read_otherwise_is_refused(exported, tmp_path, said, values):
     _, folder = exported()
     changed(folder, **values)
+    with pytest.raises(CheckpointError, match=said):
+        gguf.write(folder, tmp_path / "model.gguf")
+    assert not list(tmp_path.glob("*.gguf")) + list(tmp_path.glob(".*.part"))
+
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
+BAD_MODELS = {
+    "26 layers with q_lora_rank = 24": {"num_hidden_layers": 26, "q_lora_rank": 24},
+    "n_shared_experts = 0": {"n_shared_experts": 0},
+    "rope_interleave = False": {"rope_interleave": False},
+    "rms_norm_eps = 1e-05": {"rms_norm_eps": 1e-5},
+    "truncate = False": {"rope_scaling": RopeScaling(**YARN, truncate=False)},
+    "no attention_factor": {"rope_scaling": RopeScaling(**YARN, attention_factor=2.0)},
+}
+
+
+@pytest.mark.parametrize(("said", "changes"), BAD_MODELS.items(), ids=BAD_MODELS)
+def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(exported, tmp_path, said, changes):
+    _, folder = exported(**changes)
     with pytest.raises(CheckpointError, match=said):
         gguf.write(folder, tmp_path / "model.gguf")
     assert not list(tmp_path.glob("*.gguf")) + list(tmp_path.glob(".*.part"))
@@ -443,5 +467,5 @@ def test_the_verb_says_what_it_wrote(exported, tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r"model\.gguf exists"):
         command(folder, tmp_path / "model.gguf")
     shutil.rmtree(folder)
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+    with pytest.raises(CheckpointError, match=r"no config\.json in"):
         command(folder, tmp_path / "other.gguf")

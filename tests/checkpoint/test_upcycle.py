@@ -9,6 +9,7 @@ from yatsude.checkpoint.upcycle import Upcycled
 from yatsude.checkpoint.verify import verify
 from yatsude.checkpoint.write import Precision, write
 from yatsude.errors import RecipeError
+from yatsude.spec.stored import stored
 
 TOKENS = torch.randint(300, (2, 24), generator=torch.Generator().manual_seed(0))
 NO_EXPERTS = {"moe_intermediate_size": 0, "n_routed_experts": 0, "num_experts_per_tok": 0, "n_shared_experts": 0}
@@ -132,6 +133,19 @@ def test_a_mixture_is_written_and_read_back(dense, tmp_path):
 def test_what_cannot_be_cut_is_named(dense, changes, words):
     with pytest.raises(RecipeError, match=words):
         Upcycled(dense("llama"), settings(**changes))
+
+
+def test_a_window_that_the_mixture_would_not_have_is_refused(build):
+    with pytest.raises(RecipeError, match="its sliding_window is None, the dense model's 16"):
+        Upcycled(InMemory(build(model_type="mistral", sliding_window=16)), settings(shared=1))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_rows_are_those_of_the_whole(dense, ratio):
+    source = Upcycled(dense("llama"), settings(ratio=ratio))
+    for name, entry in stored(source.config).items():
+        rows = (1, max(2, entry.shape[0] // 2))
+        assert torch.equal(source.read(name, rows), source.read(name)[slice(*rows)]), name
 
 
 def test_a_mixture_is_not_upcycled(model):

@@ -54,6 +54,23 @@ def test_two_folders_can_be_compared(model, tmp_path):
     assert verify.check(one).tensors_sha256 == verify.check(other).tensors_sha256
 
 
+def test_the_last_bit_counts(model, tmp_path):
+    """A difference below float32, and a zero with another sign."""
+    name = "model.norm.weight"
+    for number, (mine, theirs) in enumerate([(1.0, 1.0 + 1e-12), (0.0, -0.0)]):
+        folders = []
+        for side, value in enumerate((mine, theirs)):
+            folder = tmp_path / f"{number}{side}"
+            folder.mkdir()
+            hf.write(model, folder, torch.float64, 10**9)
+            tensors = load_file(folder / "model.safetensors")
+            tensors[name][0] = value
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            folders.append(folder)
+        with pytest.raises(CheckpointError, match=f"most in {name}"):
+            verify.verify(folders[0], Folder(folders[1]))
+
+
 def test_a_flipped_bit_is_found_by_the_checksum(model, tmp_path):
     folder = written(model, tmp_path / "a")
     manifest.write(folder, "export")

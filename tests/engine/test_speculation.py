@@ -66,10 +66,8 @@ def test_right_guesses_halve_the_steps(ahead, tokenizer, monkeypatch):
     plain = engine_of(ahead(), tokenizer, speculate=False).generate(prompts(tokenizer)[:1], GREEDY)
     tokens = list(plain[0].tokens)
     engine = engine_of(ahead(), tokenizer, speculate=True)
-    said = []
 
     def oracle(following):
-        said.extend(t for t in following[0] if t)
         place = len(engine.scheduler.running[0].generated)
         known = [*tokens, 0, 0]
         width = len(following[0])

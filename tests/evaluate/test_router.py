@@ -60,10 +60,10 @@ def test_lift_is_load_over_the_mean_of_the_kinds():
 
 
 def planted(tokenizer, expert=5):
-    """A model that sends "法" to one expert, in texts that are otherwise alike; no token looks at another."""
+    """A model that sends a word to one expert, in texts that are otherwise alike; no token looks at another."""
     model = Transformer(preset("pico", vocab_size=tokenizer.vocab_size, num_hidden_layers=2)).eval()
     initialise(model, 0)
-    token = tokenizer.encode("法")[-1]
+    token = next(number for number in range(20, tokenizer.vocab_size) if tokenizer.decode([number]).strip())
     with torch.no_grad():
         for layer in model.layers:
             layer.self_attn.o_proj.weight.zero_()
@@ -86,7 +86,8 @@ def test_an_expert_planted_for_a_kind_is_on_the_board(tokenizer):
     mine = next(special for special in found.specialists if special.expert == 6)
     assert (mine.layer, mine.kind) == (1, "law")
     assert mine.lift == pytest.approx(2)
-    assert word == "" or mine.tokens[0] == word
+    assert word
+    assert mine.tokens[0] == word
     assert [s.bits for s in found.specialists] == sorted((s.bits for s in found.specialists), reverse=True)
     assert sum(s.bits for s in found.specialists) == pytest.approx(found.by_kind.layers[0].bits)  # all eight experts
 

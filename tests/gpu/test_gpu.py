@@ -6,10 +6,11 @@ import torch
 from yatsude.checkpoint import hf
 from yatsude.checkpoint.write import Precision, write
 from yatsude.engine.cache import Memory
+from yatsude.model.documents import Documents
 from yatsude.model.experts import grouped_product, grouped_product_reference
 from yatsude.model.init import initialise
 from yatsude.model.loss import cross_entropy
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.transformer import Transformer
 from yatsude.spec.layout import in_layout
 from yatsude.spec.presets import preset
 
@@ -37,7 +38,7 @@ def rows(length=96):
 def gradients(model, device):
     model = model.to(device)
     tokens, documents = (part.to(device) for part in rows())
-    hidden = model(tokens, mask_BTS=document_mask(documents, torch.float32))
+    hidden = model(tokens, mask=Documents(documents))
     loss = cross_entropy(hidden[:, :-1].flatten(0, 1), model.lm_head.weight, tokens[:, 1:].flatten(), 1e-2)
     loss.backward()
     return loss.item(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
@@ -63,7 +64,7 @@ def test_a_cache_gives_what_the_whole_text_gives(layout):
     parts = []
     for start, end in ((0, 30), (30, 31), (31, 40)):
         window = memory.window(0, 3, end - start)
-        part = model(tokens[:, start:end], positions_BT=window.positions_BT, mask_BTS=window.mask_BTS, cache=window)
+        part = model(tokens[:, start:end], positions_BT=window.positions_BT, mask=window.mask_BTS, cache=window)
         window.commit()
         parts.append(part)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=2e-3)

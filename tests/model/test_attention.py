@@ -3,8 +3,9 @@ import torch
 from torch.nn import functional
 
 from yatsude.model import attention
-from yatsude.model.attention import attend, causal_mask
-from yatsude.model.transformer import document_mask
+from yatsude.model import documents as model_documents
+from yatsude.model.attention import attend, causal_mask, dense
+from yatsude.model.documents import Documents
 
 
 class Cache:
@@ -38,9 +39,11 @@ def test_the_gradient_is_that_of_the_formula():
 def test_blocks_of_queries_change_nothing(monkeypatch, block):
     monkeypatch.setattr(attention, "BLOCK", block)
     documents = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
-    for mask in (None, document_mask(documents, torch.float64)):
+    monkeypatch.setattr(model_documents, "ROUND", 2)
+    packed = Documents(documents)
+    for mask in (None, packed, packed.whole(torch.float64)):
         assert torch.autograd.gradcheck(lambda q, k, v, mask=mask: attend(q, k, v, mask, 0.3), qkv(queries=6))
-        seen = causal_mask(6, 6, torch.zeros((), dtype=torch.float64)) if mask is None else mask[:, None]
+        seen = dense(mask, 6, 6, torch.zeros((), dtype=torch.float64))[:, None]
         query, key, value = qkv(queries=6)
         expected = functional.scaled_dot_product_attention(query, key, value, seen, scale=0.3)
         torch.testing.assert_close(attend(query, key, value, mask, 0.3), expected)
@@ -68,7 +71,7 @@ def test_reading_from_the_cache_equals_expanding(build):
         for start, end in ((0, 5), (5, 6), (6, 12)):
             mask = causal_mask(end - start, end, whole)[None].expand(2, -1, -1)
             positions = torch.arange(start, end)[None]
-            parts.append(model(tokens[:, start:end], positions_BT=positions, mask_BTS=mask, cache=cache))
+            parts.append(model(tokens[:, start:end], positions_BT=positions, mask=mask, cache=cache))
         # rotations are float32, and a product taken in another order rounds elsewhere
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-9)
 
@@ -94,16 +97,23 @@ def test_weights_computed_again_give_the_same_gradients(monkeypatch, dtype):
         monkeypatch.setattr(attention, "BLOCK", 3)
         documents = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1]])
         query, key, value = qkv(dtype, 8, 8)
-        attend(query, key, value, document_mask(documents, dtype), 0.3).square().sum().backward()
+        attend(query, key, value, Documents(documents), 0.3).square().sum().backward()
         found.append([part.grad for part in (query, key, value)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_a_long_sequence_holds_no_scores_of_all_pairs():
-    length, kept = 2048, []
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_long_sequence_holds_no_scores_or_mask_of_all_pairs(monkeypatch, packed):
+    length, kept, masks = 2048, [], []
+    monkeypatch.setattr(Documents, "whole", None)
+    made = Documents._made
+    monkeypatch.setattr(Documents, "_made", lambda *args: masks.append(made(*args)) or masks[-1])
     query, key, value = (torch.randn(1, 2, length, 8, requires_grad=True) for _ in range(3))
+    mask = Documents(torch.arange(length)[None] // 300) if packed else None
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        out = attend(query, key, value, torch.zeros(1, 1, 1).expand(1, length, length), 0.3)
-    assert max(kept) <= length * length  # the mask, a view
-    assert sum(kept) < 1.1 * length * length
+        out = attend(query, key, value, mask, 0.3)
+    assert sum(kept) < 0.1 * length * length
     out.sum().backward()
+    assert max((mask.shape[1] for mask in masks), default=0) <= attention.BLOCK
+    assert not packed or max(mask.shape[2] for mask in masks) <= 300 + attention.BLOCK + 64
+    assert not mask or not mask._kept

@@ -8,12 +8,12 @@ import torch
 
 from yatsude.model.attention import attend
 from yatsude.model.dispatch import FEWEST, LocalDispatcher
+from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.native import library
 from yatsude.model.norm import RMSNorm
 from yatsude.model.rope import Rotary, rotate
 from yatsude.model.swiglu import swiglu
-from yatsude.model.transformer import document_mask
 
 DTYPES = (torch.float32, torch.bfloat16)
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -140,7 +140,7 @@ def test_attention(monkeypatch, dtype, queries, keys, masked):
     mask = None
     if masked:
         documents = torch.arange(keys).div(7, rounding_mode="floor").expand(2, -1)
-        mask = document_mask(documents, torch.float32)[:, keys - queries :]
+        mask = Documents(documents).whole(torch.float32)[:, keys - queries :]
     inputs = [randn(2, 3, n, d, dtype=dtype, seed=n + d) for n, d in ((queries, 8), (keys, 8), (keys, 6))]
     compare(monkeypatch, lambda q, k, v: attend(q, k, v, mask, 0.4), inputs, dtype)
 

@@ -48,10 +48,10 @@ def test_parts_of_a_step_add_up_to_the_whole(small):
     torch.testing.assert_close(*grads)
 
 
-def test_looking_costs_nothing(small):
+def test_looking_costs_nothing(small, monkeypatch):
     router = Router(small())
     torch.nn.init.normal_(router.weight)
     router.penalties = Penalties(sequence=1.0)
+    monkeypatch.setattr(Router, "_penalty", None)  # asked for, it would fail
     with torch.no_grad():
-        weights, _ = router(torch.randn(2, 5, 64))
-    assert not weights.requires_grad
+        router(torch.randn(2, 5, 64))

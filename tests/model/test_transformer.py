@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.documents import Documents
+from yatsude.model.transformer import Transformer
 from yatsude.spec.counts import count
 from yatsude.spec.presets import PRESETS
 
@@ -37,7 +38,7 @@ def part_of(name):
 def test_a_token_sees_its_document_up_to_itself(rows):
     length = min(len(row) for row in rows)
     documents = torch.tensor([sorted(row[:length]) for row in rows])
-    mask = document_mask(documents, torch.float32)
+    mask = Documents(documents).whole(torch.float32)
     assert mask.shape == (len(rows), length, length)
     for b in range(len(rows)):
         for t in range(length):
@@ -53,7 +54,7 @@ def test_packed_documents_do_not_see_each_other(build):
     packed = torch.cat((first, second), 1)
     numbers = torch.tensor([[0] * 7 + [1] * 5])
     positions = torch.cat((torch.arange(7), torch.arange(5)))[None]
-    out = model(packed, positions_BT=positions, mask_BTS=document_mask(numbers, torch.float64))
+    out = model(packed, positions_BT=positions, mask=Documents(numbers))
     torch.testing.assert_close(out[:, :7], model(first), rtol=0, atol=1e-12)
     torch.testing.assert_close(out[:, 7:], model(second), rtol=0, atol=1e-12)
 

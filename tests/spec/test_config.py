@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from yatsude.errors import CheckpointError, RecipeError
 from yatsude.spec.hf import from_hf, read, to_hf
+from yatsude.spec.layout import in_layout
 from yatsude.spec.presets import PRESETS, preset
 
 
@@ -93,3 +94,14 @@ def test_any_value_of_any_field_is_read_or_is_one_line(field, value):
     except (CheckpointError, RecipeError) as error:
         message = str(error)
     assert "\n" not in message
+
+
+def test_a_token_that_is_said_to_be_none_is_none():
+    """Llama's default would be 1."""
+    config = in_layout(preset("pico"), "llama", bos_token_id=None)
+    assert from_hf(to_hf(config)).bos_token_id is None
+
+
+def test_an_unknown_switch_is_refused_even_if_it_is_off():
+    with pytest.raises(CheckpointError, match=r"is_causal = False in config\.json is unknown for llama"):
+        from_hf({**to_hf(in_layout(preset("pico"), "llama")), "is_causal": False})

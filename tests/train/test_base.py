@@ -8,8 +8,10 @@ import torch
 
 from yatsude import manifest
 from yatsude.checkpoint import hf
+from yatsude.checkpoint.export import Origin, export
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory
-from yatsude.checkpoint.settings import UpcycleSettings
+from yatsude.checkpoint.settings import ExportSettings, UpcycleSettings
 from yatsude.checkpoint.upcycle import Upcycled
 from yatsude.checkpoint.write import Precision, write
 from yatsude.errors import CheckpointError, RecipeError
@@ -103,6 +105,33 @@ def test_licences_of_the_text_behind_a_base_go_along(tokens, tmp_path, settings)
     page = manifest.read(train(base, tokens, tmp_path / "run", settings).model)
     assert [entry.source for entry in page.licences] == ["text"]
     assert [entry.stage for entry in page.inputs] == ["tokenizer", "train"]
+
+
+def test_a_base_keeps_its_licence_through_training_and_export(tokens, tmp_path, settings):
+    """Twice: a model trained from one that was trained from it is under it too."""
+    base = folder_of(InMemory(model_of("mixtral")), tokens, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: llama3.1\n---\n")
+    first = train(base, tokens, tmp_path / "run", settings).model
+    second = train(first, tokens, tmp_path / "run2", settings).model
+    for model in (first, second):
+        target = tmp_path / f"export-{model.parent.name}"
+        export(
+            Folder(model),
+            target,
+            ExportSettings(),
+            Origin(models=(model,), inputs=(model,), stage="convert", tokenizer=tmp_path),
+        )
+        assert (target / "README.md").read_text().startswith("---\nlicense: llama3.1\n")
+        assert (target / "LICENSE").read_text() == (target / "bases/base/LICENSE").read_text() == "Some licence."
+
+
+def test_without_weight_the_layers_ahead_are_left_out(tokens, tmp_path, settings, capsys):
+    base = folder_of(InMemory(model_of("deepseek_v3")), tokens, tmp_path / "base")
+    model = train(base, tokens, tmp_path / "run", settings, mtp_weight=0.0).model
+    assert Folder(model).config.num_nextn_predict_layers == 0
+    said = capsys.readouterr().err
+    assert "without its layers of multi-token prediction" in said.replace("\n", " ")
+    assert "got no token" not in said
 
 
 def test_a_window_limits_the_sequences(tokens, tmp_path, settings):

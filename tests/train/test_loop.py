@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from yatsude.checkpoint import state
 from yatsude.errors import CheckpointError, TrainingError
+from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED
-from yatsude.model.transformer import document_mask
 from yatsude.train.feed import Batch
 from yatsude.train.monitor import read_log
 
@@ -100,7 +100,7 @@ def batch_of(settings, counted=1.0):
 def plain_gradient(model, batch):
     """Loss and gradients of the whole batch by autograd alone."""
     inputs, targets, documents = (torch.from_numpy(a) for a in (batch.inputs, batch.targets, batch.documents))
-    logits = model.logits(model(inputs, mask_BTS=document_mask(documents, torch.float32)))
+    logits = model.logits(model(inputs, mask=Documents(documents)))
     loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     loss.backward()
     return loss.item(), {name: p.grad for name, p in model.named_parameters()}

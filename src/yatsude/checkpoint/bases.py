@@ -17,6 +17,8 @@ from yatsude.manifest import Licence
 __all__ = ["FOLDER", "Base", "carry", "front_matter", "refuse_without_licence"]
 
 FOLDER = "bases"
+MODEL = "model:"
+"""Begins the source of a licence that is a model's."""
 OWN = ("tokenizer", "train", "tune")
 """Stages whose output is the run's own, not somebody's model."""
 TEXTS = re.compile(r".*(LICEN[SC]E|COPYING|NOTICE|THIRD[-_ ]PARTY|POLICY|ATTRIBUTION)[^/]*", re.IGNORECASE)
@@ -35,7 +37,7 @@ class Base:
     @property
     def entry(self) -> Licence:
         """As manifests and cards list it."""
-        return Licence(source=f"model:{self.name}", licence=self.spdx, attribution=f"the authors of {self.name}")
+        return Licence(source=f"{MODEL}{self.name}", licence=self.spdx, attribution=f"the authors of {self.name}")
 
 
 def carry(sources: Iterable[Path], draft: Path, licence: Path | None = None) -> list[Base]:
@@ -43,11 +45,13 @@ def carry(sources: Iterable[Path], draft: Path, licence: Path | None = None) -> 
 
     `licence` is a text for those that lack one.
     """
-    found = []
+    found: list[Base] = []
     for source in sources:
         for inner in sorted((source / FOLDER).glob("*")):
             _copied(inner, draft, inner.name)
-        if not _is_own(source):
+        if _is_own(source):
+            found += _learned_from(source, draft)
+        else:
             refuse_without_licence(source, licence)
             found.append(_taken(source, draft, licence))
     return found
@@ -72,12 +76,21 @@ def _is_own(source: Path) -> bool:
 
 
 def _texts(source: Path) -> list[Path]:
-    files = (path for path in source.iterdir() if path.is_file() and path.suffix not in NO_TEXT)
+    files = (path for path in source.glob("*") if path.is_file() and path.suffix not in NO_TEXT)
     return sorted(path for path in files if TEXTS.fullmatch(path.name) and path.stat().st_size)
 
 
 def _licence(source: Path) -> Path | None:
     return next((path for path in _texts(source) if LICENCES.match(path.name)), None)
+
+
+def _learned_from(source: Path, draft: Path) -> Iterator[Base]:
+    """The bases of a run's own training, whose texts are in the draft already."""
+    if (source / manifest.NAME).is_file():
+        for entry in manifest.read(source).licences:
+            name = entry.source.removeprefix(MODEL)
+            if entry.source.startswith(MODEL) and (text := _licence(draft / FOLDER / name)):
+                yield Base(name, entry.licence, text)
 
 
 def _taken(source: Path, draft: Path, licence: Path | None) -> Base:

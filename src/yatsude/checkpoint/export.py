@@ -74,7 +74,7 @@ def export(source: Weights, folder: Path, settings: ExportSettings, origin: Orig
         carried = bases.carry(origin.models, draft, origin.licence)
         settings = dataclasses.replace(settings, licence=_licence(draft, carried, settings))
         entries = licences(stages, [base.entry for base in carried])
-        write.write(source, draft, _precision(settings, source), settings.shard_bytes)
+        write.write(source, draft, _precision(settings, origin), settings.shard_bytes)
         copy_present(TOKENIZER_FILES, tokenizer, draft)
         _chat_template(draft, tokens)
         _generation(draft, source.config, settings, tokens, None if origin.tokenizer else origin.models[0])
@@ -122,12 +122,11 @@ def _licence(draft: Path, carried: list[bases.Base], settings: ExportSettings) -
     return settings.licence or (spelled.pop() if spelled else DEFAULT)
 
 
-def _precision(settings: ExportSettings, source: Weights) -> Precision:
-    """FP8 keeps the blocks of a source that is stored so: then it passes unchanged."""
+def _precision(settings: ExportSettings, origin: Origin) -> Precision:
+    """FP8 keeps the blocks of a model that is stored so: what nothing touched passes unchanged."""
     if settings.dtype != "float8":
         return Precision(getattr(torch, settings.dtype))
-    blocks = source.blocks if isinstance(source, Folder) else None
-    return Precision(torch.float8_e4m3fn, blocks or float8.BLOCKS)
+    return Precision(torch.float8_e4m3fn, Folder(origin.models[0]).blocks or float8.BLOCKS)
 
 
 def _papers(
@@ -185,6 +184,7 @@ def _generation(
 ) -> None:
     """Write generation_config.json: where an answer ends, and how to sample; that of a `model` is kept."""
     if model and (model / GENERATION).is_file():
+        say(f"{GENERATION} is that of {model}; export.temperature and export.top_p change nothing in it")
         shutil.copyfile(model / GENERATION, draft / GENERATION)
         return
     said = config.eos_token_id
@@ -199,7 +199,11 @@ def _generation(
 
 def _checksums(models: Iterable[Path]) -> dict[str, str]:
     """What the models were, by the checksum that `yatsude verify` prints."""
-    return {f"from {model.resolve().name}": checksum(Folder(model)) for model in models}
+    found: dict[str, str] = {}
+    for number, model in enumerate(models, 1):
+        name = f"from {model.resolve().name}"
+        found[f"{name} ({number})" if name in found else name] = checksum(Folder(model))
+    return found
 
 
 def _counts(figures: Figures) -> dict[str, int | float | str]:

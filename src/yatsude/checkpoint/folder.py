@@ -51,9 +51,9 @@ class Folder:
         self.config = self._as_stored(self.config)
         self.tensors = self._matched()
         """Name -> what it is, in the order of a forward pass."""
-        names = {entry.place: name for name, entry in self.tensors.items()}
+        self._names = {entry.place: name for name, entry in self.tensors.items()}
         left_out = {n: ours for n, ours in names_of_copies(self.config).items() if n not in self._file}
-        self._originals = {name: names[Place(ours)] for name, ours in left_out.items()}
+        self._originals = {name: self._names[Place(ours)] for name, ours in left_out.items()}
 
     @property
     def copies(self) -> dict[str, str]:
@@ -65,11 +65,6 @@ class Folder:
     def dtype(self) -> torch.dtype:
         """Precision of the embedding: that of all weights that are not quantised."""
         return self.entry(f"model.{EMBEDDING}").dtype
-
-    @property
-    def largest_shard(self) -> int:
-        """Bytes of the largest file of weights."""
-        return max(shard.path.stat().st_size for shard in self.shards.values())
 
     def entry(self, name: str) -> Entry:
         """How a tensor is stored."""
@@ -86,15 +81,23 @@ class Folder:
         name = self._originals.get(name, name)
         return self.shards[self._file[name]].read(name, rows)
 
-    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """Read a tensor, or some rows of it, as numbers: FP8 comes as float32, and what is no number is an error."""
+    def finite(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """Read it as it is stored; what is no number is an error."""
         tensor = self.raw(name, rows)
         if not is_finite(tensor):
             raise CheckpointError(
                 f"{self.file(name)}: {name} holds numbers that are not finite; such a model cannot compute, copy or"
                 " write it again"
             )
-        return self._dequantised(name, tensor, rows) if self.is_quantised(name) else tensor
+        return tensor
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """Read it as finite numbers: FP8 comes as float32."""
+        return self._dequantised(name, rows) if self.is_quantised(name) else self.finite(name, rows)
+
+    def lies(self, name: str) -> tuple["Folder", str]:
+        """Where a tensor lies: here."""
+        return self, name
 
     def is_quantised(self, name: str) -> bool:
         """Whether a tensor is stored in FP8, with scales beside it."""
@@ -106,17 +109,15 @@ class Folder:
 
     def scale(self, name: str) -> Tensor:
         """The scales of a quantised tensor, float32."""
-        return self.raw(name + float8.SUFFIX)
+        return self.finite(name + float8.SUFFIX)
 
-    def _dequantised(self, name: str, part: Tensor, rows: tuple[int, int] | None) -> Tensor:
+    def _dequantised(self, name: str, rows: tuple[int, int] | None) -> Tensor:
         assert self.blocks, "matched before: quantised weights have blocks"
-        first, last = rows or (0, part.shape[0])
+        first, last = rows or (0, self.entry(name).shape[0])
         height = self.blocks[0]
-        if first % height:  # scales begin at whole blocks
-            start = first - first % height
-            return self._dequantised(name, self.raw(name, (start, last)), (start, last))[first - start :]
-        scales = self.raw(name + float8.SUFFIX, (first // height, -(-last // height)))
-        return float8.dequantised(part, scales, self.blocks)
+        start = first - first % height  # scales begin at whole blocks
+        scales = self.finite(name + float8.SUFFIX, (start // height, -(-last // height)))
+        return float8.dequantised(self.finite(name, (start, last)), scales, self.blocks)[first - start :]
 
     def _where(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -131,9 +132,8 @@ class Folder:
 
     def refuse_other_copies(self) -> None:
         """A tensor that is repeated under another name must be the same there: the model has one of them alone."""
-        names = {entry.place: name for name, entry in self.tensors.items()}
         for copy, ours in self.copies.items():
-            original = names[Place(ours)]
+            original = self._names[Place(ours)]
             for rows in pieces(self.entry(copy).shape):
                 if not torch.equal(self.read(copy, rows), self.read(original, rows)):
                     raise CheckpointError(

@@ -42,6 +42,9 @@ class InMemory:
         part = self._tensors[place.tensor][place.index]
         return (part if rows is None else part[slice(*rows)]).cpu()
 
+    def lies(self, name: str) -> None:
+        """In no folder: it is in memory."""
+
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
     """Read a model; every tensor of the folder is used and every parameter filled, or it is an error.
@@ -80,7 +83,9 @@ def _hold(part: Quantised, weight: str, name: str, entry: Stored, source: Folder
     if place.rows and place.rows[0] % height:
         raise CheckpointError(f"{name} has {entry.shape[0]} rows: FP8 in memory needs a multiple of {height}")
     kept = source.keeps(name, part.blocks)
-    stored, scale = (source.raw(name), source.scale(name)) if kept else float8.quantised(source.read(name), part.blocks)
+    stored, scale = (
+        (source.finite(name), source.scale(name)) if kept else float8.quantised(source.read(name), part.blocks)
+    )
     numbers, scales = part.held(weight)
     first = place.rows[0] // height if place.rows else 0
     expert = () if place.expert is None else (place.expert,)

@@ -6,15 +6,18 @@ task      base + Σ weight · (model - base)                   (task vectors, ar
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError, RecipeError
+from yatsude.files import sha256_of
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.hf import TOKENIZER
 
-__all__ = ["Merged"]
+__all__ = ["Merged", "refuse_other_tokens"]
 
 FREE = ("max_position_embeddings", "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id")
 """Fields in which the models may differ; the first one's (or the base's) are kept."""
@@ -43,6 +46,16 @@ class Merged:
             part = model.read(name, rows).float()
             total = total + weight * (part if base is None else part - base)
         return total
+
+    def lies(self, name: str) -> None:
+        """In no folder: it is made of several."""
+
+
+def refuse_other_tokens(one: Path, other: Path) -> None:
+    """Refuse folders of models that read other tokens under the same numbers."""
+    mine, theirs = one / TOKENIZER, other / TOKENIZER
+    if mine.is_file() and theirs.is_file() and sha256_of(mine) != sha256_of(theirs):
+        raise CheckpointError(f"{mine} and {theirs} differ: rows of the models mean other tokens; merge models of one")
 
 
 def _same_shape(config: ModelConfig, other: ModelConfig) -> None:

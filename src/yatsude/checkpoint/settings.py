@@ -1,4 +1,4 @@
-"""How a model is exported."""
+"""How a model is exported, and how a dense one is made into a mixture."""
 
 import dataclasses
 from typing import Literal
@@ -72,8 +72,12 @@ class UpcycleSettings:
             raise RecipeError(f"upcycle.shared = {self.shared}: expected 0 to {max(1, self.slices - 1)}")
         if self.dense_layers < 0 or self.seed < 0:
             raise RecipeError(f"upcycle.dense_layers = {self.dense_layers}, seed = {self.seed}: expected 0 or more")
-        routed = self.slices - self.shared if self.slices > 1 else 1
-        if self.experts % routed:
+        if self.experts % self.routed:
             raise RecipeError(
-                f"upcycle.experts = {self.experts}: expected a multiple of {routed}, the slices that are routed"
+                f"upcycle.experts = {self.experts}: expected a multiple of {self.routed}, the slices that are routed"
             )
+
+    @property
+    def routed(self) -> int:
+        """Slices that routed experts are, each of as many experts as the next."""
+        return self.slices - self.shared if self.slices > 1 else 1

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from yatsude.checkpoint.tensors import reading
+from yatsude.checkpoint.shard import Shard
 from yatsude.checkpoint.tensors import save as save_tensors
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder, sha256_of, tidy
@@ -84,9 +84,8 @@ def prune(written: Path, keep: int) -> None:
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with reading(folder / TENSORS) as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    return tensors, json.loads((folder / PAGE).read_text(encoding="utf-8"))
+    shard = Shard(folder / TENSORS)
+    return {name: shard.read(name) for name in shard.entries}, json.loads((folder / PAGE).read_text(encoding="utf-8"))
 
 
 def _steps(checkpoints: Path) -> list[Path]:

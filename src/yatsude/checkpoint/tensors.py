@@ -1,32 +1,16 @@
-"""One safetensors file: written whole, read tensor by tensor. No pickle."""
+"""One safetensors file, written whole. No pickle."""
 
-import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from yatsude.errors import CheckpointError
-
-__all__ = ["reading", "save"]
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[Any]:
-    """Open a file whose tensors are mapped into memory: `keys()` and `get_tensor(name)`. Damage is one line."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; copy or write the checkpoint again") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy or write the checkpoint again") from None
+__all__ = ["save"]
 
 
 def save(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ import re
 import torch
 from torch import Tensor
 
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.pieces import MOST
 from yatsude.checkpoint.settings import UpcycleSettings
 from yatsude.checkpoint.write import Weights
@@ -30,13 +31,9 @@ LAYOUTS = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe", "deep
 SHARED = "glm4_moe"
 WORDS = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = (
-    "qk_norm",
-    "attention_bias",
-    "partial_rotary_factor",
-    "rope_interleave",
-    "kv_lora_rank",
-    "num_key_value_heads",
-)
+    "qk_norm", "attention_bias", "partial_rotary_factor", "rope_interleave", "kv_lora_rank", "num_key_value_heads",
+    "sliding_window",
+)  # fmt: skip
 """What a mixture must have as its dense model has it."""
 PART = re.compile(r"layers\.(\d+)\.mlp\.(gate|experts|shared_experts)\.(.*)")
 
@@ -96,49 +93,56 @@ class Upcycled:
         found = PART.fullmatch(place.tensor)
         if found is None:
             return self.dense.read(self._names[place], rows)
-        part = self._made(place, int(found[1]), found[2], found[3])
-        return part if rows is None else part[slice(*rows)]
+        layer, part, rest = int(found[1]), found[2], found[3]
+        if part == "gate":
+            made = self._router(layer, rest)
+            return made if rows is None else made[slice(*rows)]
+        word = "down_proj" if "down_proj" in rest else "up_proj" if place.rows and place.rows[0] else "gate_proj"
+        first, count, share = self._slices(place.expert)
+        if place.expert is None or not self.settings.ratio:
+            weight = self._columns(layer, word, first, count, rows)
+        else:
+            weight = self._drawn(layer, word, place.expert, first)[slice(*(rows or (None,)))]
+        return weight.float() * (share if word == "down_proj" else 1.0)
+
+    def lies(self, name: str) -> tuple[Folder, str] | None:
+        """Where the dense model's tensors lie, but for those of its mixtures."""
+        place = self._places[name]
+        return None if PART.fullmatch(place.tensor) else self.dense.lies(self._names[place])
+
+    def _slices(self, expert: int | None) -> tuple[int, int, float]:
+        """First slice and number of slices that an expert is (None: the shared one), and what its output counts."""
+        settings = self.settings
+        half = 0.5 if settings.shared and settings.slices == 1 else 1.0  # both are the whole layer
+        if expert is None:
+            return 0, max(settings.shared, 1), half
+        return settings.slices - settings.routed + expert % settings.routed, 1, settings.routed * half
 
     @functools.lru_cache(maxsize=MOST)  # noqa: B019  (a tensor a thread: the next piece of rows is of the same one)
-    def _made(self, place: Place, layer: int, part: str, rest: str) -> Tensor:
-        if part == "gate":
-            return self._router(layer, rest)
-        word = "down_proj" if "down_proj" in rest else "up_proj" if place.rows and place.rows[0] else "gate_proj"
-        if part == "shared_experts":
-            weight = self._columns(layer, word, 0, max(self.settings.shared, 1))
-            return weight * self._half if word == "down_proj" else weight
-        assert place.expert is not None, "routed experts have numbers"
-        return self._expert(layer, word, place.expert)
-
-    def _expert(self, layer: int, word: str, expert: int) -> Tensor:
-        """One matrix of an expert: its slice of the dense one, with a share of the columns drawn anew."""
-        settings = self.settings
-        routed = settings.slices - settings.shared if settings.slices > 1 else 1
-        first = settings.slices - routed
-        weight = self._columns(layer, word, first + expert % routed, 1).clone()
+    def _drawn(self, layer: int, word: str, expert: int, first: int) -> Tensor:
+        """One matrix of an expert with a share of the columns drawn anew, in the precision of the dense model."""
+        weight = self._columns(layer, word, first, 1).clone()
         width = weight.shape[1] if word == "down_proj" else weight.shape[0]
-        chosen = torch.randperm(width, generator=self._generator(layer, expert, 0))[: round(settings.ratio * width)]
+        count = round(self.settings.ratio * width)
+        chosen = torch.randperm(width, generator=self._generator(layer, expert, 0))[:count]
         if len(chosen):
             index = (slice(None), chosen) if word == "down_proj" else (chosen,)
-            old = weight[index]
-            fresh = torch.empty_like(old).normal_(generator=self._generator(layer, expert, 1 + WORDS.index(word)))
-            weight[index] = fresh * old.std() + old.mean()
-        return weight * (routed * self._half) if word == "down_proj" else weight
+            part = weight[index].float()
+            mean, std = part.mean(), part.std()
+            part.normal_(generator=self._generator(layer, expert, 1 + WORDS.index(word))).mul_(std).add_(mean)
+            weight[index] = part.to(weight.dtype)
+        return weight
 
-    @property
-    def _half(self) -> float:
-        """With a shared expert that is the whole layer, both it and the routed ones count half."""
-        return 0.5 if self.settings.shared and self.settings.slices == 1 else 1.0
-
-    def _columns(self, layer: int, word: str, first: int, count: int) -> Tensor:
-        """Slices of a dense matrix, in float32: rows of gate and up, columns of down."""
+    def _columns(self, layer: int, word: str, first: int, count: int, rows: tuple[int, int] | None = None) -> Tensor:
+        """Slices of a dense matrix, or some of their rows: rows of gate and up, columns of down."""
         width, size = self.config.moe_intermediate_size, self.dense.config.intermediate_size
-        cut = (first * width, (first + count) * width)
+        start, stop = first * width, (first + count) * width
         if word == "down_proj":
-            return self.dense.read(self._names[Place(f"layers.{layer}.mlp.down_proj.weight")])[:, slice(*cut)].float()
+            name = self._names[Place(f"layers.{layer}.mlp.down_proj.weight")]
+            return self.dense.read(name, rows)[:, start:stop]
         half = (0, size) if word == "gate_proj" else (size, 2 * size)
         name = self._names[Place(f"layers.{layer}.mlp.gate_up_proj.weight", None, half)]
-        return self.dense.read(name, cut).float()
+        return self.dense.read(name, (start + rows[0], start + rows[1]) if rows else (start, stop))
 
     def _router(self, layer: int, rest: str) -> Tensor:
         if rest == "e_score_correction_bias":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError
 from yatsude.spec.config import ModelConfig
@@ -38,6 +39,10 @@ class Extended:
             return self.model.read(name, rows)
         first, last = rows or (0, len(self.rows))
         return torch.cat([self._run(name, start, stop) for start, stop in self._runs(first, last)])
+
+    def lies(self, name: str) -> tuple[Folder, str] | None:
+        """Where the model's tensors lie, but for those of the vocabulary."""
+        return None if self._places[name] in (EMBEDDING, HEAD) else self.model.lies(name)
 
     def _runs(self, first: int, last: int) -> list[tuple[int, int]]:
         """Cut new rows into runs that stand next to each other in the old model, and single new tokens."""

@@ -40,6 +40,10 @@ class Weights(Protocol):
         """A tensor by its name in files, or some rows of it, as numbers of 16 bits or more."""
         ...
 
+    def lies(self, name: str) -> tuple[Folder, str] | None:
+        """In which folder, under which name, a tensor lies just as it is here; none where it is made."""
+        ...
+
 
 class Precisions(Protocol):
     """How each tensor is stored, and the blocks of those in FP8."""
@@ -127,16 +131,19 @@ def on_disk(source: Weights, name: str, shape: Shape, precision: Precisions) -> 
         for rows in pieces(shape):
             yield rows[0] if rows else 0, source.read(name, rows).to(dtype)
         return
-    kept = source if isinstance(source, Folder) and source.keeps(name, precision.blocks) else None
+    found = source.lies(name)
+    if found and found[0].keeps(found[1], precision.blocks):
+        folder, name = found
+        for rows in pieces(shape):
+            yield rows[0] if rows else 0, folder.raw(name, rows)
+        yield -1, folder.scale(name)
+        return
     scales: list[Tensor] = []
     for rows in pieces(shape):
-        if kept:
-            yield rows[0] if rows else 0, kept.raw(name, rows)
-            continue
         numbers, scale = float8.quantised(source.read(name, rows), precision.blocks)
         scales.append(scale)
         yield rows[0] if rows else 0, numbers
-    yield -1, kept.scale(name) if kept else torch.cat(scales)
+    yield -1, torch.cat(scales)
 
 
 def write_json(path: Path, page: Mapping[str, Any]) -> None:

@@ -43,13 +43,17 @@ def write(settings: options.Settings, run: Path) -> None:
 
 def verified(figures: "Figures") -> str:
     """What was compared, in a line, and what the precision on disk costs."""
-    rounding = (
-        f"; rounding moves logits by up to {figures.rounding_difference:.3g} of {figures.largest_logit:.3g}, the"
-        f" likeliest token stays at {100 * figures.same_choice:.1f} % of the positions"
-    )
     return (
         f"verified: {figures.tensors:,} tensors and the logits of what was written, largest difference"
-        f" {figures.logit_difference:.1e}{rounding if figures.rounding_difference else ''}"
+        f" {figures.logit_difference:.1e}{f'; {rounding(figures)}' if figures.rounding_difference else ''}"
+    )
+
+
+def rounding(figures: "Figures") -> str:
+    """What the precision on disk costs, in a line."""
+    return (
+        f"rounding moves logits by up to {figures.rounding_difference:.3g} of {figures.largest_logit:.3g}, the"
+        f" likeliest token stays at {100 * figures.same_choice:.1f} % of the positions"
     )
 
 

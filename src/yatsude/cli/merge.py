@@ -6,9 +6,6 @@ from typing import Annotated
 import typer
 
 from yatsude.cli import folders, options
-from yatsude.errors import CheckpointError
-from yatsude.files import sha256_of
-from yatsude.spec.hf import TOKENIZER
 
 __all__ = ["command"]
 
@@ -28,20 +25,13 @@ def command(
 ) -> None:
     """Average models of one shape, or add to a base what others learned beyond it."""
     from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
-    from yatsude.checkpoint.merge import Merged  # noqa: PLC0415
+    from yatsude.checkpoint.merge import Merged, refuse_other_tokens  # noqa: PLC0415
 
     settings, weights = options.Settings(recipe, sets), weights or [1.0] * len(models)
     sources = (base, *models) if base else tuple(models)
     for other in sources[1:]:
-        _same_tokens(sources[0], other)
+        refuse_other_tokens(sources[0], other)
     merged = Merged([Folder(model) for model in models], weights, Folder(base) if base else None)
     parts = ", ".join(f"{weight:g} × {model.resolve().name}" for weight, model in zip(weights, models, strict=True))
     done = f"It is {base.resolve().name} and the task vectors of {parts}." if base else f"It is the average of {parts}."
     folders.write(merged, target, settings, stage="merge", models=sources, done=done, licence=licence)
-
-
-def _same_tokens(one: Path, other: Path) -> None:
-    """Refuse models that read other tokens under the same numbers."""
-    mine, theirs = one / TOKENIZER, other / TOKENIZER
-    if mine.is_file() and theirs.is_file() and sha256_of(mine) != sha256_of(theirs):
-        raise CheckpointError(f"{mine} and {theirs} differ: rows of the models mean other tokens; merge models of one")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from yatsude.cli.export import rounding
 from yatsude.progress import say
 
 __all__ = ["command"]
@@ -33,7 +34,4 @@ def command(
         f" {figures.tensor_difference:.1e}; logits {figures.logit_difference:.1e}"
     )
     if figures.rounding_difference:
-        say(
-            f"rounding moves logits by up to {figures.rounding_difference:.3g} of {figures.largest_logit:.3g}; the"
-            f" likeliest token is the same at {100 * figures.same_choice:.1f} % of the positions"
-        )
+        say(rounding(figures))

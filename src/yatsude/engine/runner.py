@@ -94,7 +94,7 @@ class Runner:
         self._hidden_BTD = self.model(
             torch.tensor(tokens, device=self.device),
             positions_BT=window.positions_BT,
-            mask_BTS=window.mask_BTS,
+            mask=window.mask_BTS,
             cache=window,
         )
         window.commit()
@@ -109,7 +109,7 @@ class Runner:
             self._hidden_BTD,
             torch.tensor(following, device=self.device),
             positions_BT=window.positions_BT,
-            mask_BTS=window.mask_BTS,
+            mask=window.mask_BTS,
             cache=window,
         )
         return self.model.logits(hidden_BTD).argmax(-1).tolist()

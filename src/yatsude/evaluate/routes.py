@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from yatsude.evaluate.heldout import Tokens
+from yatsude.model.documents import Documents
 from yatsude.model.router_stats import bias_ranges
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.transformer import Transformer
 
 __all__ = ["Routes", "Unit", "follow", "units"]
 
@@ -109,10 +110,10 @@ def follow(model: Transformer, read: Sequence[Unit]) -> Routes:
     heard: dict[nn.Module, list[Tensor]] = {router: [] for router in model.routers}
     ears = [router.register_forward_hook(_listener(rows)) for router, rows in heard.items()]
     inputs_BT, texts_BT, owners_BT = _rows(read)
-    device, dtype = model.norm.weight.device, model.norm.weight.dtype
+    device = model.norm.weight.device
     try:
         for inputs, texts in zip(inputs_BT.split(ROWS), texts_BT.split(ROWS), strict=True):
-            model(inputs.to(device), mask_BTS=document_mask(texts.to(device), dtype))
+            model(inputs.to(device), mask=Documents(texts.to(device)))
     finally:
         for ear in ears:
             ear.remove()

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from yatsude.model.documents import Documents
 from yatsude.model.native import library
 
-__all__ = ["Cache", "attend", "causal_mask"]
+__all__ = ["Cache", "Mask", "attend", "causal_mask", "dense"]
 
+Mask = Tensor | Documents | None
+"""Additive, (B, T, S): 0 where a token may look, -inf elsewhere; or of packed documents; None: causal."""
 
 BLOCK = 128
 """Queries of one batched product on a CPU: no more of the scores are there at the same time."""
@@ -35,20 +38,26 @@ def causal_mask(queries: int, keys: int, like: Tensor) -> Tensor:
     return mask.triu_(keys - queries + 1)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+def dense(mask: Mask, queries: int, keys: int, like: Tensor) -> Tensor:
+    """The additive mask of all queries and keys, shape (B or 1, T, S)."""
+    if isinstance(mask, Documents):
+        return mask.whole(like.dtype)
+    return causal_mask(queries, keys, like)[None] if mask is None else mask.to(like.dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(query · keyᵀ · scale + mask) · value.
 
-    query (B, H, T, d), key (B, H, S, d), value (B, H, S, v), mask (B, T, S) additive, None: causal; out (B, H, T, v).
-    Where T = S the mask must be causal: on a CPU later keys are not even read.
+    query (B, H, T, d), key (B, H, S, d), value (B, H, S, v), mask (B, T, S) additive, or of packed documents, where
+    T = S; None: causal; out (B, H, T, v). Where T = S the mask must be causal: on a CPU later keys are not even read,
+    nor those before the first document that a block of queries lies in.
     """
     if query.device.type == "cpu":
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
-        return _Attend.apply(query, key, value, None if mask is None else mask.to(query.dtype), scale, learns)
-    if mask is None and query.shape[2] != key.shape[2]:  # the kernel would let the first query see the first key alone
-        mask = causal_mask(query.shape[2], key.shape[2], query)[None]
-    return functional.scaled_dot_product_attention(
-        query, key, value, None if mask is None else mask[:, None].to(query.dtype), is_causal=mask is None, scale=scale
-    )
+        return _Attend.apply(query, key, value, mask, scale, learns)
+    plain = mask is None and query.shape[2] == key.shape[2]  # else its first query would see the first key alone
+    seen = None if plain else dense(mask, query.shape[2], key.shape[2], query)[:, None]
+    return functional.scaled_dot_product_attention(query, key, value, seen, is_causal=plain, scale=scale)
 
 
 class _Attend(torch.autograd.Function):
@@ -58,15 +67,13 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, learns: bool
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, learns: bool) -> Tensor:
         ctx.scale, ctx.shape, ctx.mask = scale, query.shape[:2], mask
         ctx.compiled = learns and library.usable(query, key, value)
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
         out = query.new_empty(*query.shape[:2], value.shape[2])
         kept: list[Tensor] = []
-        for rows, seen in _blocks(query.shape[1], key.shape[1]):
+        for rows, seen in _blocks(query.shape[1], key.shape[1], mask):
             block = _weights(ctx, query, key, rows, seen)
             torch.bmm(block, value[:, seen], out=out[:, rows])
             kept += [block] if learns and key.shape[1] <= KEPT else []
@@ -78,11 +85,11 @@ class _Attend(torch.autograd.Function):
         query, key, value, *kept = ctx.saved_tensors
         grad = grads[0].flatten(0, 1)
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for number, (rows, seen) in enumerate(_blocks(query.shape[1], key.shape[1])):
+        for number, (rows, seen) in enumerate(_blocks(query.shape[1], key.shape[1], ctx.mask)):
             block = kept[number] if kept else _weights(ctx, query, key, rows, seen)
             grad_value[:, seen].baddbmm_(block.mT, grad[:, rows])
             grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
-            grad_scores = _gradient(ctx, grad_weights, block, rows, key.shape[1])
+            grad_scores = _gradient(ctx, grad_weights, block, rows, seen, key.shape[1])
             torch.bmm(grad_scores, key[:, seen], out=grad_query[:, rows])
             grad_key[:, seen].baddbmm_(grad_scores.mT, query[:, rows])
         mine = (part.unflatten(0, ctx.shape) for part in (grad_query, grad_key, grad_value))
@@ -91,27 +98,35 @@ class _Attend(torch.autograd.Function):
 
 def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> Tensor:
     """softmax(query · keyᵀ · scale + mask) of some rows; compiled, in one pass over the keys that a query may see."""
-    (batch, heads), mask = ctx.shape, ctx.mask
+    batch, heads = ctx.shape
     block = torch.bmm(query[:, rows], key[:, seen].mT)
+    mask = _mask(ctx.mask, rows, seen, block)
     if not ctx.compiled:
-        unseen = causal_mask(block.shape[1], block.shape[2], block) if mask is None else mask[:, None, rows, seen]
+        unseen = causal_mask(block.shape[1], block.shape[2], block) if mask is None else mask[:, None]
         block.mul_(ctx.scale).unflatten(0, ctx.shape).add_(unseen)
         return torch.softmax(block, -1)
-    open_keys = None if mask is None else mask[:, rows, seen].expand(batch, -1, -1)
+    open_keys = None if mask is None else mask.expand(batch, -1, -1)
     if open_keys is not None and open_keys.stride(2) != 1:  # the pass walks along its keys
         open_keys = open_keys.contiguous()
     strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
-    first = _first(rows.start, query.shape[1], key.shape[1], mask is None)
+    first = _first(rows.start, query.shape[1], key.shape[1], mask is None) - seen.start
     library.call("weights_forward", block, open_keys, len(block), heads, *block.shape[1:], first, *strides, ctx.scale)
     return block
 
 
-def _gradient(ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, keys: int) -> Tensor:
+def _mask(mask: Mask, rows: slice, seen: slice, like: Tensor) -> Tensor | None:
+    """The part of a mask that is of some queries and keys."""
+    if isinstance(mask, Documents):
+        return mask.mask(rows, seen, like.dtype)
+    return None if mask is None else mask[:, rows, seen].to(like.dtype)
+
+
+def _gradient(ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, seen: slice, keys: int) -> Tensor:
     """Gradient of query · keyᵀ from that of the weights, which may be overwritten."""
     if not ctx.compiled:
         return torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype).mul_(ctx.scale)
     queries = ctx.saved_tensors[0].shape[1]
-    first = _first(rows.start, queries, keys, ctx.mask is None)
+    first = _first(rows.start, queries, keys, ctx.mask is None) - seen.start
     library.call("weights_backward", grad_weights, block, *block.shape, first, ctx.scale)
     return grad_weights
 
@@ -121,9 +136,10 @@ def _first(start: int, queries: int, keys: int, causal: bool) -> int:
     return start + 1 + keys - queries if causal or queries == keys else keys
 
 
-def _blocks(queries: int, keys: int) -> list[tuple[slice, slice]]:
-    """Cut the queries into blocks, each with the keys that it may see."""
+def _blocks(queries: int, keys: int, mask: Mask) -> list[tuple[slice, slice]]:
+    """Cut the queries into blocks, each with the keys that it may see; slices end with their tensors at the latest."""
     if queries != keys:
         return [(slice(0, queries), slice(0, keys))]
     starts = range(0, queries, BLOCK)
-    return [(slice(start, start + BLOCK), slice(0, start + BLOCK)) for start in starts]  # a slice ends with its tensor
+    firsts = (mask.first(start) if isinstance(mask, Documents) else 0 for start in starts)
+    return [(slice(s, s + BLOCK), slice(first, s + BLOCK)) for s, first in zip(starts, firsts, strict=True)]

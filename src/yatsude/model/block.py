@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from yatsude.model.attention import Cache
+from yatsude.model.attention import Cache, Mask
 from yatsude.model.dispatch import Dispatcher, LocalDispatcher
 from yatsude.model.experts import Experts
 from yatsude.model.gqa import GroupedAttention
@@ -45,7 +45,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mixture(config) if config.is_moe(layer) else SwiGLU(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotations: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
         """Map (B, T, D) to the same shape; `mask` as in the attention."""
         x = x + self.self_attn(self.input_layernorm(x), rotations, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))

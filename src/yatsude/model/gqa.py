@@ -6,7 +6,7 @@ Shapes: B batch, T queries, S keys, H heads, G heads of keys and values, d head 
 import torch
 from torch import Tensor, nn
 
-from yatsude.model.attention import Cache, attend
+from yatsude.model.attention import Cache, Mask, attend
 from yatsude.model.norm import RMSNorm
 from yatsude.model.rope import rotate
 from yatsude.spec.config import ModelConfig
@@ -29,10 +29,8 @@ class GroupedAttention(nn.Module):
             self.k_norm = RMSNorm(width, config.rms_norm_eps)
         self.o_proj = nn.Linear(config.num_attention_heads * width, hidden, bias=False)
 
-    def forward(
-        self, x_BTD: Tensor, rotations_BTR: Tensor, mask_BTS: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
-        """Attend; `mask_BTS` is 0 where a query may look and -inf elsewhere (none: causal over the T tokens)."""
+    def forward(self, x_BTD: Tensor, rotations_BTR: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
+        """Attend; `mask`: see `attention`; none is causal over the T tokens."""
         query, key, value = (
             project(x_BTD).unflatten(-1, (-1, self.config.head_dim))
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -47,7 +45,7 @@ class GroupedAttention(nn.Module):
             )
         shared = self.config.num_attention_heads // self.config.num_key_value_heads
         key, value = (part.transpose(1, 2).repeat_interleave(shared, 1) for part in (key, value))
-        out = attend(query.transpose(1, 2), key, value, mask_BTS, self.config.head_dim**-0.5)
+        out = attend(query.transpose(1, 2), key, value, mask, self.config.head_dim**-0.5)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
     def _rotated(self, x: Tensor, rotations_BTR: Tensor) -> Tensor:

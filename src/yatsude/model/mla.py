@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from yatsude.model import precision
-from yatsude.model.attention import Cache, attend, causal_mask
+from yatsude.model.attention import Cache, Mask, attend, dense
 from yatsude.model.norm import RMSNorm
 from yatsude.model.rope import rotate
 from yatsude.spec.config import ModelConfig
@@ -42,10 +42,8 @@ class LatentAttention(nn.Module):
         longer = stretch.magnitude(stretch.mscale_all_dim) if stretch and stretch.mscale_all_dim else 1.0
         self.scale = config.qk_head_dim**-0.5 * longer**2
 
-    def forward(
-        self, x_BTD: Tensor, rotations_BTR: Tensor, mask_BTS: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
-        """Attend; `mask_BTS` is 0 where a query may look and -inf elsewhere (none: causal over the T tokens)."""
+    def forward(self, x_BTD: Tensor, rotations_BTR: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
+        """Attend; `mask`: see `attention`; none is causal over the T tokens."""
         query_nope, query_rope = self._queries(x_BTD, rotations_BTR)
         latent, rope_key = self.kv_a_proj_with_mqa(x_BTD).split(
             (self.config.kv_lora_rank, self.config.qk_rope_head_dim), -1
@@ -53,10 +51,10 @@ class LatentAttention(nn.Module):
         latent = self.kv_a_layernorm(latent)
         rope_key = rotate(rope_key[:, :, None], rotations_BTR, self.config.rope_interleave)[:, :, 0]
         if cache is None:
-            out = self._expanded(query_nope, query_rope, latent, rope_key, mask_BTS)
+            out = self._expanded(query_nope, query_rope, latent, rope_key, mask)
         else:
             latent, rope_key = cache.append(self.layer, latent, rope_key)
-            out = self._absorbed(query_nope, query_rope, latent, rope_key, mask_BTS)
+            out = self._absorbed(query_nope, query_rope, latent, rope_key, mask)
         return self.o_proj(out.flatten(2))
 
     def _queries(self, x_BTD: Tensor, rotations_BTR: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +66,7 @@ class LatentAttention(nn.Module):
         nope, rope = query.split((self.config.qk_nope_head_dim, self.config.qk_rope_head_dim), -1)
         return nope, rotate(rope, rotations_BTR, self.config.rope_interleave)
 
-    def _expanded(
-        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def _expanded(self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Mask) -> Tensor:
         """Make every head's keys and values from the latent: best for many queries. Out: (B, T, H, v)."""
         heads = self.config.num_attention_heads
         key_value = self.kv_b_proj(latent).unflatten(-1, (heads, -1))
@@ -81,16 +77,13 @@ class LatentAttention(nn.Module):
         key = torch.cat((key_nope.transpose(1, 2), rope_key.transpose(1, 2)), -1)
         return attend(query, key, value.transpose(1, 2), mask, self.scale).transpose(1, 2)
 
-    def _absorbed(
-        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def _absorbed(self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Mask) -> Tensor:
         """Fold the key and value projections into the queries and the output: a step reads the latent alone."""
         weight = self.kv_b_proj.weight.unflatten(0, (self.config.num_attention_heads, -1))
         to_key, to_value = weight.split((self.config.qk_nope_head_dim, self.config.v_head_dim), 1)
         query = torch.einsum("bthn,hnc->bthc", query_nope, to_key)
         scores = torch.einsum("bthc,bsc->bhts", query, latent) + torch.einsum("bthr,bsr->bhts", query_rope, rope_key)
         scores = precision.wide(scores) * self.scale
-        if mask is None:
-            mask = causal_mask(scores.shape[-2], scores.shape[-1], scores)
-        weights = torch.softmax(scores + mask.unsqueeze(-3), -1).to(latent.dtype)
+        seen = dense(mask, scores.shape[-2], scores.shape[-1], scores)[:, None]
+        weights = torch.softmax(scores + seen, -1).to(latent.dtype)
         return torch.einsum("bhts,bsc,hvc->bthv", weights, latent, to_value)

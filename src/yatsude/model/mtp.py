@@ -8,7 +8,7 @@ Shapes: B batch, T tokens, D hidden width.
 import torch
 from torch import Tensor, nn
 
-from yatsude.model.attention import Cache
+from yatsude.model.attention import Cache, Mask
 from yatsude.model.block import Block
 from yatsude.model.norm import RMSNorm
 from yatsude.spec.config import ModelConfig
@@ -33,7 +33,7 @@ class MultiTokenLayer(nn.Module):
         hidden_BTD: Tensor,
         embedded_BTD: Tensor,
         rotations: Tensor,
-        mask: Tensor | None,
+        mask: Mask,
         cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states one token further ahead, after a norm, (B, T, D); the head turns them into scores."""

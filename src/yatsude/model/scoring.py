@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED, token_losses
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.transformer import Transformer
 
 __all__ = ["Score", "nats_of", "score"]
 
@@ -62,8 +63,8 @@ def score(model: Transformer, shards: Texts, window: int, documents: int | None 
 @torch.no_grad()
 def nats_of(model: Transformer, inputs: Tokens, targets: Tokens, documents: Tokens) -> tuple[float, int]:
     """Cross-entropy in nats of all counted targets of packed rows, each (B, T), and how many they are."""
-    mask = document_mask(torch.from_numpy(documents), model.norm.weight.dtype)
-    hidden = model(torch.from_numpy(inputs), mask_BTS=mask).flatten(0, 1)
+    mask = Documents(torch.from_numpy(documents))
+    hidden = model(torch.from_numpy(inputs), mask=mask).flatten(0, 1)
     losses = token_losses(hidden, model.lm_head.weight, torch.from_numpy(targets).flatten())
     return float(losses.double().sum()), int((targets != IGNORED).sum())
 

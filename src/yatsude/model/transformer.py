@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from yatsude.errors import RequestError
-from yatsude.model.attention import Cache
+from yatsude.model.attention import Cache, Mask
 from yatsude.model.block import Block
 from yatsude.model.mtp import MultiTokenLayer
 from yatsude.model.norm import RMSNorm
@@ -15,7 +15,7 @@ from yatsude.model.rope import Rotary
 from yatsude.model.router import Router
 from yatsude.spec.config import ModelConfig
 
-__all__ = ["Transformer", "document_mask"]
+__all__ = ["Transformer"]
 
 
 class Transformer(nn.Module):
@@ -41,13 +41,14 @@ class Transformer(nn.Module):
         tokens_BT: Tensor,
         *,
         positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
+        mask: Mask = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states after the last norm, shape (B, T, D); `logits` turns them into scores.
 
-        `mask_BTS` is additive: 0 where a token may look, -inf elsewhere; none means causal. With a `cache`, the T
-        tokens follow those it holds: give their positions, and a mask over all S keys where rows hold unequally many.
+        `mask` is additive (B, T, S), 0 where a token may look and -inf elsewhere, or `Documents`; none means causal.
+        With a `cache`, the T tokens follow those it holds: give their positions, and a mask over all S keys where rows
+        hold unequally many.
         """
         if self.config.sliding_window and tokens_BT.shape[1] > self.config.sliding_window:
             raise RequestError(
@@ -57,7 +58,7 @@ class Transformer(nn.Module):
         rotations = self._rotations(tokens_BT, positions_BT)
         x = self.embed_tokens(tokens_BT)
         for layer in self.layers:
-            x = layer(x, rotations, mask_BTS, cache)
+            x = layer(x, rotations, mask, cache)
         return self.norm(x)
 
     def ahead(
@@ -67,7 +68,7 @@ class Transformer(nn.Module):
         tokens_BT: Tensor,
         *,
         positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
+        mask: Mask = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states that predict `number` + 2 tokens ahead, by layer `number` of multi-token prediction.
@@ -76,7 +77,7 @@ class Transformer(nn.Module):
         behind those. `logits` turns the result into scores; positions, mask and cache as in `forward`.
         """
         rotations = self._rotations(tokens_BT, positions_BT)
-        return self.mtp[number](hidden_BTD, self.embed_tokens(tokens_BT), rotations, mask_BTS, cache)
+        return self.mtp[number](hidden_BTD, self.embed_tokens(tokens_BT), rotations, mask, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary: (..., D) to (..., V)."""
@@ -91,11 +92,3 @@ class Transformer(nn.Module):
     def routers(self) -> list[Router]:
         """The routers of the mixture layers, bottom to top, those of multi-token prediction last."""
         return [module for module in self.modules() if isinstance(module, Router)]
-
-
-def document_mask(document_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask (B, T, T): causal, and a token sees only those that carry its document's number."""
-    length = document_BT.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril_()
-    seen = causal & (document_BT[:, :, None] == document_BT[:, None, :])
-    return torch.zeros(seen.shape, dtype=dtype, device=document_BT.device).masked_fill_(~seen, -torch.inf)

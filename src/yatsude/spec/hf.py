@@ -69,7 +69,8 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
     """Read the content of a config.json; whatever this model cannot do is an error that names the key."""
     kind = family(values.get("model_type"))
     _refuse(values, kind)
-    page = {**DEFAULTS, **kind.defaults, **{key: value for key, value in values.items() if value is not None}}
+    said = {key: value for key, value in values.items() if value is not None or key.endswith("_token_id")}
+    page = {**DEFAULTS, **kind.defaults, **said}
     page = kind.prepare(page)
     _refuse_silence(page, values, kind)
     stretch = _rope(page)
@@ -124,6 +125,8 @@ def quantised_blocks(values: Mapping[str, Any]) -> tuple[int, int] | None:
     blocks = page.get("weight_block_size")
     if not (isinstance(blocks, list) and len(blocks) == 2 and all(isinstance(n, int) and n > 0 for n in blocks)):
         raise CheckpointError(f"quantization_config.weight_block_size = {blocks!r}: expected two sizes, as [128, 128]")
+    if 128 % blocks[0]:  # pieces of a tensor begin at multiples of 128 rows
+        raise CheckpointError(f"quantization_config.weight_block_size = {blocks!r}: expected rows that divide 128")
     return blocks[0], blocks[1]
 
 
@@ -143,7 +146,7 @@ def _refuse(values: Mapping[str, Any], kind: Family) -> None:
     for key, value in values.items():
         if key in kind.says and value is not None and value != kind.says[key]:
             raise CheckpointError(f"{key} = {value!r} in config.json is not supported, expected {kind.says[key]!r}")
-        if key not in known and not (value is None or value is False or value in ([], {})):
+        if key not in known and not (value is None or value in ([], {})):
             raise CheckpointError(
                 f"{key} = {value!r:.60} in config.json is unknown for {values['model_type']}; if it changes nothing in"
                 " what the model computes, remove it"

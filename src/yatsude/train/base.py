@@ -34,9 +34,11 @@ def config_of(base: Path, tokens: Path, vocab_size: int) -> ModelConfig:
     return config
 
 
-def load(base: Path) -> Transformer:
-    """Read the weights, in float32."""
-    return hf.load(base, torch.float32)
+def load(base: Path, config: ModelConfig) -> Transformer:
+    """Read the weights, in float32; layers of multi-token prediction that `config` is without are left out."""
+    model = hf.load(base, torch.float32)
+    model.config, model.mtp = config, model.mtp[: config.num_nextn_predict_layers]
+    return model
 
 
 def identity_of(base: Path) -> str:

@@ -85,6 +85,9 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     if base and model != ModelSettings():
         raise RecipeError("train.base brings its own shape; leave [model] out, or train.base")
     config = start.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
+    if config.num_nextn_predict_layers and not settings.mtp_weight:
+        say("train.mtp_weight = 0: the model goes on without its layers of multi-token prediction")
+        config = dataclasses.replace(config, num_nextn_predict_layers=0)
     _reaches(config, settings.sequence_length)
     counts = count(config)
     _fits(counts.total + counts.mtp)
@@ -94,7 +97,7 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     dtype, reason = precision.settled(folder, settings.precision)
     say(f"precision: {reason}")
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
-    fresh = start.load(base) if base else _initialised(config, settings.seed)
+    fresh = start.load(base, config) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)

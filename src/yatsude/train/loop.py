@@ -15,10 +15,11 @@ from torch import Tensor
 
 from yatsude.checkpoint import state
 from yatsude.errors import CheckpointError
+from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
-from yatsude.model.transformer import Transformer, document_mask
+from yatsude.model.transformer import Transformer
 from yatsude.progress import bar, say
 from yatsude.train.ahead import shifted
 from yatsude.train.balance import balance, penalise
@@ -134,12 +135,12 @@ class Loop:
         inputs, targets, documents = rows
         if not len(inputs):
             return 0.0
-        mask = document_mask(documents, self.weights.compute.dtype) if self.settings.separate_documents else None
-        hidden = model(inputs, mask_BTS=mask)
+        mask = Documents(documents) if self.settings.separate_documents else None
+        hidden = model(inputs, mask=mask)
         loss = total = self._loss(model, hidden, targets, scale, drawn)
-        for number in range(len(model.mtp) if self.settings.mtp_weight else 0):
+        for number in range(len(model.mtp)):
             following, later = shifted(inputs, targets, documents, number + 1)
-            hidden = model.ahead(number, hidden, following, mask_BTS=mask)
+            hidden = model.ahead(number, hidden, following, mask=mask)
             weight = self.settings.mtp_weight / len(model.mtp)
             total = total + self._loss(model, hidden, later, scale * weight, drawn)
         total.backward()

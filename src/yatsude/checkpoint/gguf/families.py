@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yatsude.errors import CheckpointError
 
-__all__ = ["FAMILIES", "Change", "Config", "Family", "rope"]
+__all__ = ["FAMILIES", "Change", "Config", "Family"]
 
 Config = Mapping[str, Any]
 Change = Callable[[Tensor], Tensor]
@@ -33,17 +33,15 @@ class Family:
     """Tensors that lie otherwise in the file, by their name there."""
 
 
-def rope(config: Config) -> dict[str, Any]:
-    """Rotary settings, in the one form of transformers 5: a base, a type, and what the type needs."""
-    page = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    kind = page.get("rope_type", page.get("type", "default"))
-    return {"rope_theta": config.get("rope_theta", 10000.0), **page, "rope_type": kind}
+def _rope(config: Config) -> dict[str, Any]:
+    """Rotary settings: a type, and what the type needs."""
+    return {"rope_type": "default", **(config["rope_scaling"] or {})}
 
 
 def _expect(config: Config, **wanted: Any) -> None:
-    """Raise CheckpointError if a field is there and not what llama.cpp's code assumes."""
+    """Raise CheckpointError if a field is not what llama.cpp's code assumes."""
     for key, value in wanted.items():
-        if config.get(key) not in (value, None):
+        if config[key] != value:
             raise CheckpointError(f"{key} = {config[key]!r} cannot go into GGUF; llama.cpp assumes {value!r} here")
 
 
@@ -92,9 +90,9 @@ SIGMOID = 2
 
 
 def _deepseek_check(config: Config) -> None:
-    _expect(config, scoring_func="sigmoid", topk_method="noaux_tc", moe_layer_freq=1, attention_bias=False)
-    _expect(config, hidden_act="silu", rope_interleave=True)
-    layers, queries = config["num_hidden_layers"], config.get("q_lora_rank")
+    # its one eps is that of the latents' norms too, which the layout has at 1e-6
+    _expect(config, rope_interleave=True, rms_norm_eps=1e-6)
+    layers, queries = config["num_hidden_layers"], config["q_lora_rank"]
     if queries and (layers in (26, 27) or (layers == 48 and config["vocab_size"] == 128256)):
         raise CheckpointError(
             f"{layers} layers with q_lora_rank = {queries} cannot go into GGUF: llama.cpp takes every model of this"
@@ -114,15 +112,15 @@ def _deepseek_metadata(config: Config) -> dict[str, Any]:
         "attention.key_length_mla": config["qk_nope_head_dim"] + rotary,
         "attention.value_length_mla": config["v_head_dim"],
         "attention.kv_lora_rank": latent,
-        "attention.q_lora_rank": config.get("q_lora_rank") or 0,
+        "attention.q_lora_rank": config["q_lora_rank"] or 0,
         "rope.dimension_count": rotary,
         "leading_dense_block_count": config["first_k_dense_replace"],
         "expert_count": config["n_routed_experts"],
         "expert_used_count": config["num_experts_per_tok"],
         "expert_shared_count": config["n_shared_experts"],
         "expert_feed_forward_length": config["moe_intermediate_size"],
-        "expert_group_count": config.get("n_group") or 1,
-        "expert_group_used_count": config.get("topk_group") or 1,
+        "expert_group_count": config["n_group"],
+        "expert_group_used_count": config["topk_group"],
         "expert_gating_func": SIGMOID,
         "expert_weights_scale": float(config["routed_scaling_factor"]),
         "expert_weights_norm": bool(config["norm_topk_prob"]),
@@ -132,30 +130,32 @@ def _deepseek_metadata(config: Config) -> dict[str, Any]:
 
 def _deepseek_yarn(config: Config) -> dict[str, Any]:
     """Longer contexts by YaRN (arXiv 2309.00071); for DeepSeek's two factors on it llama.cpp has only one."""
-    page = rope(config)
+    page = _rope(config)
     if page["rope_type"] == "default":
         return {}
     mscale = page.get("mscale_all_dim")
-    if page["rope_type"] != "yarn" or not mscale or page.get("mscale") != mscale:
+    plain = page["rope_type"] == "yarn" and "attention_factor" not in page
+    if not plain or not mscale or page.get("mscale") != mscale:
         raise CheckpointError(
             f"rotary settings {page} cannot go into GGUF; llama.cpp's deepseek2 takes 'yarn' with mscale and"
-            " mscale_all_dim alike and above 0, or none"
+            " mscale_all_dim alike and above 0 and no attention_factor, or none"
         )
     return {**_yarn(page), "rope.scaling.yarn_log_multiplier": 0.1 * mscale}
 
 
 def _yarn(page: Mapping[str, Any]) -> dict[str, Any]:
+    _expect(page, truncate=True)
     return {
         "rope.scaling.type": "yarn",
         "rope.scaling.factor": float(page["factor"]),
         "rope.scaling.original_context_length": page["original_max_position_embeddings"],
-        "rope.scaling.yarn_beta_fast": float(page.get("beta_fast") or 32),
-        "rope.scaling.yarn_beta_slow": float(page.get("beta_slow") or 1),
+        "rope.scaling.yarn_beta_fast": float(page["beta_fast"]),
+        "rope.scaling.yarn_beta_slow": float(page["beta_slow"]),
     }
 
 
 def _deepseek_layer(config: Config, number: int) -> list[tuple[str, str]]:
-    names = _weights(NORMS, LATENT_QUERY if config.get("q_lora_rank") else QUERY, LATENT)
+    names = _weights(NORMS, LATENT_QUERY if config["q_lora_rank"] else QUERY, LATENT)
     names.append(("self_attn.kv_b_proj.weight", "attn_v_b.weight"))  # one tensor in the folder, two in the file
     if number < config["first_k_dense_replace"]:
         return [*names, *_weights(DENSE)]
@@ -179,26 +179,22 @@ def _deepseek_changes(config: Config) -> dict[str, Change]:
 
 
 def _heads_check(config: Config) -> None:
-    _expect(config, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    if config.get("sliding_window") and config.get("use_sliding_window", True):
+    _expect({"attention_bias": False, **config}, attention_bias=False)
+    if config.get("sliding_window"):
         _expect(config, sliding_window=config["max_position_embeddings"])
 
 
 def _qwen_moe_check(config: Config) -> None:
     _heads_check(config)
-    _expect({"norm_topk_prob": False, **config}, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
-
-
-def _head_width(config: Config) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    _expect(config, norm_topk_prob=True, mlp_only_layers=[])
 
 
 def _heads_metadata(config: Config) -> dict[str, Any]:
-    page, width = rope(config), _head_width(config)
+    page, width = _rope(config), config["head_dim"]
     if page["rope_type"] not in ("default", "yarn") or page.get("mscale") or page.get("attention_factor"):
         raise CheckpointError(f"rotary settings {page} cannot go into GGUF yet; expected none, or plain 'yarn'")
     return {
-        "attention.head_count_kv": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
         "attention.key_length": width,
         "attention.value_length": width,
         "rope.dimension_count": width,
@@ -217,20 +213,15 @@ def _mixtral_metadata(config: Config) -> dict[str, Any]:
 def _qwen_moe_metadata(config: Config) -> dict[str, Any]:
     return {
         **_heads_metadata(config),
-        "expert_count": _qwen_experts(config),
+        "expert_count": config["num_experts"],
         "expert_used_count": config["num_experts_per_tok"],
         "expert_feed_forward_length": config["moe_intermediate_size"],
     }
 
 
-def _qwen_experts(config: Config) -> int:
-    """Number of experts; transformers 5 writes it under Mixtral's name."""
-    return config.get("num_experts") or config["num_local_experts"]
-
-
 def _interleaved(config: Config) -> dict[str, Change]:
     """Rows of queries and keys by rotary pair: the folder turns row i with row i + width / 2, the file with i + 1."""
-    pair = (2, _head_width(config) // 2)
+    pair = (2, config["head_dim"] // 2)
 
     def turn(weight: Tensor) -> Tensor:
         return weight.unflatten(0, (-1, *pair)).transpose(1, 2).flatten(0, 2)
@@ -280,7 +271,7 @@ FAMILIES = {
         _qwen_moe_check,
         _qwen_moe_metadata,
         _layers_of(NORMS, HEADS, HEAD_NORMS, ROUTED),
-        _qwen_experts,
+        lambda config: config["num_experts"],
         _as_they_are,
     ),
 }

@@ -19,10 +19,11 @@ from torch import Tensor
 from yatsude.checkpoint.bases import front_matter
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.gguf.layout import Layout, Target, layout
-from yatsude.checkpoint.gguf.vocabulary import read_page, vocabulary
+from yatsude.checkpoint.gguf.vocabulary import vocabulary
 from yatsude.errors import CheckpointError
 from yatsude.files import new_file
 from yatsude.progress import bar, say
+from yatsude.spec import hf as spec
 
 __all__ = ["Figures", "Precision", "write"]
 
@@ -58,10 +59,10 @@ def write(folder: Path, path: Path, precision: Precision = "bf16") -> Figures:
     Vectors and routers are always float32. Raises CheckpointError for a model that llama.cpp would not compute as
     transformers does, for a folder that is not whole, and for a file that is not what was meant.
     """
-    config = read_page(folder / "config.json")
+    source = Folder(folder)
+    config = spec.to_hf(source.config)
     plan = layout(config)
     entries = {**_general(folder, path, precision), **plan.metadata, **vocabulary(folder, config)}
-    source = Folder(folder)
     _all_used(source, plan.targets)
     with new_file(path) as draft:
         stored = [_Stored.of(target, source, precision) for target in plan.targets]

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from yatsude.checkpoint.gguf.families import FAMILIES, Change, Config, Family, rope
+from yatsude.checkpoint.gguf.families import FAMILIES, Change, Config, Family
 from yatsude.errors import CheckpointError
 
 __all__ = ["Layout", "Target", "layout"]
@@ -42,12 +42,9 @@ def layout(config: Config) -> Layout:
     if kind not in FAMILIES:
         raise CheckpointError(f"model_type = {kind!r} cannot go into GGUF; expected one of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    try:
-        family.check(config)
-        metadata = {**_common(config), **family.metadata(config)}
-        layers = [_layer(family, config, number) for number in range(config["num_hidden_layers"])]
-    except KeyError as error:
-        raise CheckpointError(f"config.json has no {error}; check that it belongs to these weights") from None
+    family.check(config)
+    metadata = {**_common(config), **family.metadata(config)}
+    layers = [_layer(family, config, number) for number in range(config["num_hidden_layers"])]
     named = {f"{family.architecture}.{key}": value for key, value in metadata.items()}
     return Layout(family.architecture, named, [*_ends(config), *(target for layer in layers for target in layer)])
 
@@ -61,7 +58,7 @@ def _common(config: Config) -> dict[str, Any]:
         "feed_forward_length": config["intermediate_size"],
         "attention.head_count": config["num_attention_heads"],
         "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
-        "rope.freq_base": float(rope(config)["rope_theta"]),
+        "rope.freq_base": float(config["rope_theta"]),
     }
 
 
@@ -69,7 +66,7 @@ def _ends(config: Config) -> Iterator[Target]:
     """What lies before and behind the layers."""
     yield Target("token_embd.weight", ("model.embed_tokens.weight",))
     yield Target("output_norm.weight", ("model.norm.weight",))
-    if not config.get("tie_word_embeddings", False):
+    if not config["tie_word_embeddings"]:
         yield Target("output.weight", ("lm_head.weight",))
 
 
