@@ -32,26 +32,34 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yield a path to write to; on success it is flushed to disk and takes the place of `path`.
+
+    Without `replace` there must be nothing at `path`, when it begins and when it ends.
 
     >>> with new_file(Path("figures.json")) as draft:
     ...     draft.write_text("{}")
     """
+    _refuse_what_stands(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with disk_full_is_an_error(path):
             yield draft
             _flush(draft)
+            _refuse_what_stands(path, replace)
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it takes the place of `path` and the old one is removed."""
+def new_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it takes the place of `path` and the old one is removed.
+
+    Without `replace` there must be nothing at `path`, when it begins and when it ends.
+    """
+    _refuse_what_stands(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -63,6 +71,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             for file in draft.rglob("*"):
                 if file.is_file():
                     _flush(file)
+            _refuse_what_stands(path, replace)
             if path.exists():
                 path.replace(old)
             draft.replace(path)
@@ -103,6 +112,11 @@ def sha256_of(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _refuse_what_stands(path: Path, replace: bool) -> None:
+    if not replace and os.path.lexists(path):
+        raise MachineError(f"{path} exists; name a place where nothing is, or remove it first")
 
 
 def _is_at_work(process: int) -> bool:

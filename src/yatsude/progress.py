@@ -1,6 +1,7 @@
 """One line that moves: how far, how fast, how long still. Without a terminal, a plain line now and then."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "bar", "say"]
+__all__ = ["Bar", "bar", "say", "say_once"]
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 QUIET_INTERVAL_S = 15.0
@@ -17,6 +18,12 @@ QUIET_INTERVAL_S = 15.0
 def say(text: str) -> None:
     """Print one line for the user (on standard error; standard output is for results)."""
     _console.print(text, markup=False)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line that would otherwise come with every look at the same thing."""
+    say(text)
 
 
 class Bar:

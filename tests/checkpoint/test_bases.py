@@ -1,14 +1,17 @@
+import json
 import shutil
 
 import pytest
+import tokenizers
 import torch
 
 from yatsude import manifest
+from yatsude.checkpoint import export as module
 from yatsude.checkpoint import hf
 from yatsude.checkpoint.export import Origin, export
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.settings import ExportSettings
-from yatsude.errors import CheckpointError
+from yatsude.errors import CheckpointError, MachineError
 
 
 @pytest.fixture
@@ -57,11 +60,53 @@ def test_what_stands_there_is_never_replaced(foreign, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
-    with pytest.raises(CheckpointError, match="mine exists"):
+    with pytest.raises(MachineError, match="mine exists"):
         convert(foreign, mine)
-    with pytest.raises(CheckpointError, match="their-model exists"):
+    with pytest.raises(MachineError, match="their-model exists"):
         convert(foreign, foreign)
     assert (mine / "thesis.txt").is_file()
+
+
+def test_what_comes_to_stand_there_meanwhile_stays(foreign, tmp_path, monkeypatch):
+    target = tmp_path / "ours"
+
+    def slow(*args):
+        target.mkdir()
+        (target / "thesis.txt").write_text("x")
+        return verify(*args)
+
+    verify = module.verify
+    monkeypatch.setattr(module, "verify", slow)
+    with pytest.raises(MachineError, match="ours exists"):
+        convert(foreign, target)
+    assert [path.name for path in target.iterdir()] == ["thesis.txt"]
+    assert not list(tmp_path.glob(".ours*"))
+
+
+def test_a_licence_of_blanks_is_none(foreign, tmp_path):
+    (foreign / "LICENSE").write_text(" \n")
+    with pytest.raises(CheckpointError, match="has no LICENSE file"):
+        convert(foreign, tmp_path / "ours")
+
+
+def test_where_an_answer_ends_and_how_it_is_drawn_is_theirs(foreign, tmp_path):
+    """A model without the file gets its own ends and no invented sampling."""
+    convert(foreign, tmp_path / "a")
+    config = Folder(foreign).config
+    ends = {"bos_token_id": config.bos_token_id, "eos_token_id": list(config.eos_token_id)}
+    assert json.loads((tmp_path / "a/generation_config.json").read_text()) == {**ends, "pad_token_id": 1}
+    theirs = {"eos_token_id": [2, 9], "do_sample": False, "repetition_penalty": 1.1}
+    (foreign / "generation_config.json").write_text(json.dumps(theirs))
+    convert(foreign, tmp_path / "b")
+    assert json.loads((tmp_path / "b/generation_config.json").read_text()) == theirs
+
+
+def test_a_vocabulary_that_is_a_list_passes_through(foreign, tmp_path):
+    """Unigram's, as LLM-jp has it."""
+    unigram = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0))
+    unigram.save(str(foreign / "tokenizer.json"))
+    convert(foreign, tmp_path / "ours")
+    assert (tmp_path / "ours/tokenizer.json").read_bytes() == (foreign / "tokenizer.json").read_bytes()
 
 
 def test_licence_and_notice_go_along_as_files(foreign, tmp_path):

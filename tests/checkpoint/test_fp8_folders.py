@@ -123,6 +123,29 @@ def test_a_number_or_scale_that_is_none_is_named(model, tmp_path, load, suffix):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("fmt", "e5m2"), ("activation_scheme", "static"), ("bits", 4)], ids=["fmt", "scheme", "unknown"]
+)
+def test_fp8_that_is_stored_otherwise_is_refused(model, tmp_path, key, value):
+    folder = quantised(model, tmp_path / "a")
+    page = json.loads((folder / "config.json").read_text())
+    page["quantization_config"][key] = value
+    (folder / "config.json").write_text(json.dumps(page))
+    with pytest.raises(CheckpointError, match=rf"quantization_config\.{key} = {value!r}"):
+        Folder(folder)
+
+
+def test_a_scale_beyond_float32_is_named(model, tmp_path):
+    folder = quantised(model, tmp_path / "a")
+    path = min(folder.glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("o_proj.weight_scale_inv"))
+    tensors[name] += 1e38
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} holds a scale too large"):
+        hf.load(folder)
+
+
 def test_blocks_that_pieces_would_cut_are_refused(model, tmp_path):
     folder = quantised(model, tmp_path / "a")
     page = json.loads((folder / "config.json").read_text())

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from yatsude.checkpoint import hf, write
 from yatsude.checkpoint.gguf.families import FAMILIES
 from yatsude.cli.gguf import command
-from yatsude.errors import CheckpointError
+from yatsude.errors import CheckpointError, MachineError
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.chat import CHAT_TEMPLATE, SPECIAL_TOKENS
@@ -375,6 +375,7 @@ BAD_MODELS = {
     "n_shared_experts = 0": {"n_shared_experts": 0},
     "rope_interleave = False": {"rope_interleave": False},
     "rms_norm_eps = 1e-05": {"rms_norm_eps": 1e-5},
+    "beta_fast = 16": {"rope_scaling": RopeScaling(**YARN, beta_fast=16.0)},
     "truncate = False": {"rope_scaling": RopeScaling(**YARN, truncate=False)},
     "no attention_factor": {"rope_scaling": RopeScaling(**YARN, attention_factor=2.0)},
 }
@@ -405,10 +406,21 @@ def test_weights_that_are_missing_unknown_or_quantised_are_named(exported, tmp_p
     assert not (tmp_path / "model.gguf").exists()
 
 
-def test_one_wrong_byte_is_found_and_the_old_file_stays(exported, tmp_path, monkeypatch):
+def test_a_full_disk_is_said(exported, tmp_path, monkeypatch):
+    """numpy tells how many bytes it wrote, and not why no more."""
+    _, folder = exported()
+
+    def full(*args):
+        raise OSError("1572864 requested and 344864 written")
+
+    monkeypatch.setattr(library.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(MachineError, match="disk full while writing"):
+        gguf.write(folder, tmp_path / "model.gguf")
+
+
+def test_one_wrong_byte_is_found_and_no_file_is_left(exported, tmp_path, monkeypatch):
     _, folder = exported()
     path = tmp_path / "model.gguf"
-    path.write_text("old")
     write_tensor_data = library.GGUFWriter.write_tensor_data
     for precision in ("f32", "bf16", "q8_0"):
 
@@ -419,7 +431,7 @@ def test_one_wrong_byte_is_found_and_the_old_file_stays(exported, tmp_path, monk
         monkeypatch.setattr(library.GGUFWriter, "write_tensor_data", flip)
         with pytest.raises(CheckpointError, match="is not in the file as in"):
             gguf.write(folder, path, precision)
-    assert path.read_text() == "old"
+        assert not path.exists()
 
 
 def tokenizer_changes():
@@ -459,12 +471,15 @@ def test_a_text_gets_a_token_in_front_where_the_tokenizer_says_so(exported, tmp_
 def test_the_verb_says_what_it_wrote(exported, tmp_path, capsys):
     _, folder = exported()
     (folder / "NOTICE").write_text("credits")
+    with pytest.raises(CheckpointError, match="has no LICENSE file"):
+        command(folder, tmp_path / "model.gguf", "q8_0")
+    (folder / "LICENSE").write_text("Anybody may.")
     command(folder, tmp_path / "model.gguf", "q8_0")
     said = capsys.readouterr().err
     assert "verified: 46 tensors made of 85" in said
     assert "rows that do not divide by 32" in said
     assert "NOTICE holds the credits" in said.replace("\n", "")
-    with pytest.raises(CheckpointError, match=r"model\.gguf exists"):
+    with pytest.raises(MachineError, match=r"model\.gguf exists"):
         command(folder, tmp_path / "model.gguf")
     shutil.rmtree(folder)
     with pytest.raises(CheckpointError, match=r"no config\.json in"):

@@ -125,7 +125,7 @@ def test_a_mixture_is_written_and_read_back(dense, tmp_path):
         ({"slices": 4, "experts": 6}, "multiple of 4"),
         ({"slices": 4, "shared": 4}, "shared = 4"),
         ({"experts_per_token": 9}, "num_experts_per_tok = 9"),
-        ({"model_type": "mixtral", "dense_layers": 1}, "first_k_dense_replace = 1"),
+        ({"model_type": "mixtral", "dense_layers": 1}, "upcycle.dense_layers = 1: in the layout mixtral"),
         ({"model_type": "mixtral", "shared": 1}, "n_shared_experts = 1"),
         ({"model_type": "qwen3_moe"}, "its qk_norm is True, the dense model's False"),
     ],

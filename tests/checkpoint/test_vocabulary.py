@@ -3,10 +3,14 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 import torch
 
-from yatsude.checkpoint import streamed
+from yatsude.checkpoint import hf, streamed
+from yatsude.checkpoint.export import Origin, export
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory
+from yatsude.checkpoint.settings import ExportSettings
 from yatsude.checkpoint.vocabulary import Extended, ids_for, rows_for
 from yatsude.errors import CheckpointError
 
@@ -73,6 +77,41 @@ def test_a_part_of_a_character_begins_with_its_bytes(tokenizer, tmp_path):
     assert rows_for(tokenizer, other, 300)[262] == (known[first], known[second])
 
 
+def test_a_token_within_a_word_does_not_begin_with_a_space(tmp_path):
+    """SentencePiece's spelling: "▁" is a space, which an encoded text would begin with."""
+    words = ["<unk>", "▁", "f", "o", "x"]
+    for folder, more in (("old", {}), ("new", {"fo": 5, "▁f": 6})):
+        merges = [("f", "o"), ("▁", "f")] if more else []
+        vocabulary = {word: number for number, word in enumerate(words)} | more
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token="<unk>"))
+        backend.normalizer = tokenizers.normalizers.Prepend("▁")
+        backend.decoder = tokenizers.decoders.Metaspace()
+        (tmp_path / folder).mkdir()
+        backend.save(str(tmp_path / folder / "tokenizer.json"))
+    assert rows_for(tmp_path / "old", tmp_path / "new", 5)[5:] == [(2, 3), (1, 2)]
+
+
+def test_ends_of_a_generation_config_move_too(model, tokenizer, longer, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    hf.write(model, base, torch.float32, 10**9)
+    shutil.copyfile(tokenizer / "tokenizer.json", base / "tokenizer.json")
+    (base / "LICENSE").write_text("Theirs.")
+    (base / "generation_config.json").write_text('{"eos_token_id": [0, 2, 3], "top_k": 5}')
+    page = json.loads((longer / "tokenizer.json").read_text())
+    words = list(page["model"]["vocab"])
+    order = {word: number for number, word in enumerate(reversed(words))}
+    page["model"]["vocab"] = order
+    for token in page["added_tokens"]:
+        token["id"] = order[token["content"]]
+    (longer / "tokenizer.json").write_text(json.dumps(page))
+    source = Extended(Folder(base), rows_for(base, longer, 300), ids_for(base, longer, vars(model.config)))
+    origin = Origin(models=(base,), tokenizer=longer, stage="extend")
+    export(source, tmp_path / "out", ExportSettings(dtype="float32"), origin)
+    said = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert said == {"eos_token_id": [order[words[n]] for n in (0, 2, 3)], "top_k": 5}
+
+
 def test_ids_of_special_tokens_move_with_them(model, tokenizer, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tokenizer, other)
@@ -84,13 +123,13 @@ def test_ids_of_special_tokens_move_with_them(model, tokenizer, tmp_path):
         token["id"] = moved[token["content"]]
     (other / "tokenizer.json").write_text(json.dumps(page))
     config = dataclasses.replace(model.config, bos_token_id=0, eos_token_id=(0, 2), pad_token_id=1)
-    assert ids_for(tokenizer, other, config) == {"bos_token_id": 1, "eos_token_id": (1, 0), "pad_token_id": 2}
+    assert ids_for(tokenizer, other, vars(config)) == {"bos_token_id": 1, "eos_token_id": (1, 0), "pad_token_id": 2}
     page["model"]["vocab"].pop(words[2])
     page["added_tokens"] = [token for token in page["added_tokens"] if token["content"] != words[2]]
     page["model"]["vocab"]["zz"] = 0
     (other / "tokenizer.json").write_text(json.dumps(page))
     with pytest.raises(CheckpointError, match=r"lacks '<\|end\|>', the model's eos_token_id"):
-        ids_for(tokenizer, other, config)
+        ids_for(tokenizer, other, vars(config))
 
 
 def test_folders_that_do_not_belong_together_are_named(tokenizer, longer, tmp_path):

@@ -59,8 +59,17 @@ def test_convert_then_verify_against_the_source(yatsude, mixture, tmp_path, dtyp
     assert code == 0, err
     for words in ("49 tensors", "files are what the manifest says", "checksum of the tensors", "rounding moves logits"):
         assert words in err
+    assert "weights are equal, other files are not: chat_template.jinja, generation_config.json" in err
     assert manifest.read(target).counts["tensor_difference"] == 0
     assert (target / "bases" / "mixture" / "LICENSE").read_text() == "Anybody may."
+
+
+def test_weights_beside_the_model_are_named(yatsude, mixture):
+    shutil.copyfile(next(mixture.glob("*.safetensors")), mixture / "adapter_model.safetensors")
+    (mixture / "pytorch_model.bin").write_bytes(b"x")
+    code, _, err = yatsude("verify", mixture)
+    assert code == 0, err
+    assert "no part of the model, adapter_model.safetensors, pytorch_model.bin; they are left aside" in err
 
 
 def test_verify_finds_another_model(fails, mixture, tmp_path):
@@ -92,6 +101,7 @@ def test_upcycle(yatsude, fails, tmp_path):
     code, _, err = yatsude("upcycle", dense, tmp_path / "out", "--set", "upcycle.experts=4")
     assert code == 0, err
     assert "qwen3_moe: 4 experts of width 64, 2 a token, 0 shared" in err
+    assert "from those of the dense model" in err
     assert hf.load(tmp_path / "out").config.n_routed_experts == 4
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Its experts began as layers of dense, 50% of each drawn anew." in card
@@ -108,6 +118,8 @@ def test_merge(yatsude, fails, mixture, tmp_path):
     assert "mixture exists" in fails("merge", mixture, other)
     dense = folder_of(tmp_path / "dense", "qwen3")
     assert "the models differ in model_type" in fails("merge", tmp_path / "none", mixture, dense)
+    (other / "tokenizer.json").unlink()
+    assert "rows of the models may mean other tokens" in fails("merge", tmp_path / "none", mixture, other)
 
 
 def test_extend(yatsude, fails, mixture, tmp_path):
@@ -119,7 +131,7 @@ def test_extend(yatsude, fails, mixture, tmp_path):
     (longer / "tokenizer.json").write_text(json.dumps(page))
     code, _, err = yatsude("extend", mixture, longer, tmp_path / "out", "--set", "export.dtype=float32")
     assert code == 0, err
-    assert "263 tokens: 262 keep a row, 1 begin as the mean of their pieces" in err
+    assert "263 tokens: 262 keep a row, 1 begin as the mean of their pieces; 38 rows of the model" in err
     assert hf.load(tmp_path / "out").config.vocab_size == 263
 
 

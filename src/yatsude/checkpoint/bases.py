@@ -77,7 +77,7 @@ def _is_own(source: Path) -> bool:
 
 def _texts(source: Path) -> list[Path]:
     files = (path for path in source.glob("*") if path.is_file() and path.suffix not in NO_TEXT)
-    return sorted(path for path in files if TEXTS.fullmatch(path.name) and path.stat().st_size)
+    return sorted(path for path in files if TEXTS.fullmatch(path.name) and path.read_bytes().strip())
 
 
 def _licence(source: Path) -> Path | None:

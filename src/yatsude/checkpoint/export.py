@@ -6,7 +6,6 @@ piece by piece, are read again and compared, and the papers of all that they wer
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from yatsude.checkpoint.pieces import both, in_pieces
 from yatsude.checkpoint.provenance import Stage, chain, licences, notice
 from yatsude.checkpoint.settings import ExportSettings
 from yatsude.checkpoint.verify import Figures, checksum, verify
+from yatsude.checkpoint.vocabulary import ids_for
 from yatsude.checkpoint.write import Precision, Weights
 from yatsude.errors import CheckpointError
 from yatsude.files import copy_present, new_folder
@@ -63,21 +63,19 @@ class Origin:
 def export(source: Weights, folder: Path, settings: ExportSettings, origin: Origin) -> Figures:
     """Write `folder` anew with weights, tokenizer, card, notice and manifest, and compare it with `source`.
 
-    A folder that stood there is replaced only when all of this succeeded.
+    A folder that stood there is replaced, by the stage "export" alone, when all of this succeeded.
     """
-    if origin.stage != "export" and os.path.lexists(folder):
-        raise CheckpointError(f"{folder} exists; name a folder that does not, or remove it first")
     tokenizer = origin.tokenizer or origin.models[0]
     tokens = _special_tokens(tokenizer, source.config) if _has_tokenizer(tokenizer, origin) else {}
     stages = chain(origin.inputs)
-    with new_folder(folder) as draft, in_pieces():
+    with new_folder(folder, replace=origin.stage == "export") as draft, in_pieces():
         carried = bases.carry(origin.models, draft, origin.licence)
         settings = dataclasses.replace(settings, licence=_licence(draft, carried, settings))
         entries = licences(stages, [base.entry for base in carried])
         write.write(source, draft, _precision(settings, origin), settings.shard_bytes)
         copy_present(TOKENIZER_FILES, tokenizer, draft)
         _chat_template(draft, tokens)
-        _generation(draft, source.config, settings, tokens, None if origin.tokenizer else origin.models[0])
+        _generation(draft, source.config, settings, tokens, origin)
         figures, sums = both(lambda: verify(draft, source), lambda: _checksums(origin.models))
         _papers(draft, source.config, settings, origin, stages, entries, figures)
         manifest.write(
@@ -161,7 +159,8 @@ def _special_tokens(tokenizer: Path, config: ModelConfig) -> dict[str, int]:
     try:
         page = json.loads(path.read_text(encoding="utf-8"))
         added = {entry["content"]: int(entry["id"]) for entry in page["added_tokens"]}
-        size = 1 + max([*page["model"]["vocab"].values(), *added.values()])
+        words = page["model"]["vocab"]  # of Unigram a list, in the order of ids
+        size = 1 + max([*(words.values() if isinstance(words, dict) else range(len(words))), *added.values()])
     except FileNotFoundError:
         raise CheckpointError(f"no {TOKENIZER} in {tokenizer}; expected the output of 'yatsude tokenizer'") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -180,21 +179,40 @@ def _chat_template(draft: Path, tokens: Mapping[str, int]) -> None:
 
 
 def _generation(
-    draft: Path, config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int], model: Path | None
+    draft: Path, config: ModelConfig, settings: ExportSettings, tokens: Mapping[str, int], origin: Origin
 ) -> None:
-    """Write generation_config.json: where an answer ends, and how to sample; that of a `model` is kept."""
-    if model and (model / GENERATION).is_file():
-        say(f"{GENERATION} is that of {model}; export.temperature and export.top_p change nothing in it")
-        shutil.copyfile(model / GENERATION, draft / GENERATION)
-        return
+    """Write generation_config.json: that of the model it was made from, or where an answer ends, and how to sample."""
+    theirs = origin.models[0] / GENERATION
+    if origin.stage == "export":
+        page = _ends(config, tokens) | _sampling(settings)
+    elif theirs.is_file():
+        say(f"{GENERATION} is that of {theirs.parent}; export.temperature and export.top_p change nothing in it")
+        page = _json(theirs)
+        page |= ids_for(origin.models[0], origin.tokenizer, page) if origin.tokenizer else {}
+    else:
+        page = _ends(config, tokens)
+    write.write_json(draft / GENERATION, page)
+
+
+def _ends(config: ModelConfig, tokens: Mapping[str, int]) -> dict[str, Any]:
     said = config.eos_token_id
-    ends = [tokens[token] for token in (TEXT, END) if token in tokens]
-    ends = ends or list([said] if isinstance(said, int) else said or ())
-    page: dict[str, Any] = {"bos_token_id": config.bos_token_id, "eos_token_id": ends}
-    if config.pad_token_id is not None:
-        page["pad_token_id"] = config.pad_token_id
-    sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-    write.write_json(draft / GENERATION, {**page, **(sampling if settings.temperature else {"do_sample": False})})
+    ends = list(said) if isinstance(said, tuple) else [said] if said is not None else None
+    if set(SPECIAL_TOKENS) <= tokens.keys():  # a tokenizer trained here
+        ends = [tokens[TEXT], tokens[END]]
+    page = {"bos_token_id": config.bos_token_id, "eos_token_id": ends, "pad_token_id": config.pad_token_id}
+    return {name: value for name, value in page.items() if value is not None}
+
+
+def _sampling(settings: ExportSettings) -> dict[str, Any]:
+    drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+    return drawn if settings.temperature else {"do_sample": False}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy the model again") from None
 
 
 def _checksums(models: Iterable[Path]) -> dict[str, str]:

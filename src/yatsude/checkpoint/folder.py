@@ -16,7 +16,7 @@ from yatsude.checkpoint.pieces import pieces
 from yatsude.checkpoint.shard import Entry, Shard
 from yatsude.errors import CheckpointError
 from yatsude.model import float8
-from yatsude.progress import say
+from yatsude.progress import say_once
 from yatsude.spec import hf as spec
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import EMBEDDING, Place, Shape, Stored, names_of_copies, stored
@@ -44,7 +44,9 @@ class Folder:
             raise CheckpointError(f"{path / spec.CONFIG}: {error}") from None
         self.shards = {shard.path.name: shard for shard in (Shard(file) for file in _files(path))}
         if self.config.sliding_window:
-            say(f"{path} looks {self.config.sliding_window} tokens back; longer texts are not computed here")
+            say_once(f"{path} looks {self.config.sliding_window} tokens back; longer texts are not computed here")
+        if rest := sorted(self._beside()):
+            say_once(f"{path} holds weights that are no part of the model, {_some(rest)}; they are left aside")
         self._originals: dict[str, str] = {}
         self._file = self._where()
         self._refuse_other_index()
@@ -117,7 +119,13 @@ class Folder:
         height = self.blocks[0]
         start = first - first % height  # scales begin at whole blocks
         scales = self.finite(name + float8.SUFFIX, (start // height, -(-last // height)))
+        if not is_finite(scales * float8.LARGEST):
+            raise CheckpointError(f"{self.file(name)}: {name}{float8.SUFFIX} holds a scale too large for float32")
         return float8.dequantised(self.finite(name, (start, last)), scales, self.blocks)[first - start :]
+
+    def _beside(self) -> set[str]:
+        """Files of weights that nothing names: an adapter, a shard of something else, pickles."""
+        return {file.name for kind in ("*.safetensors", *PICKLED) for file in self.path.glob(kind)} - self.shards.keys()
 
     def _where(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -154,7 +162,7 @@ class Folder:
         ahead = f"model.layers.{config.num_hidden_layers}."
         if not config.num_nextn_predict_layers or any(name.startswith(ahead) for name in self._file):
             return config
-        say(f"{self.path} has no layers of multi-token prediction, though config.json says so; read without them")
+        say_once(f"{self.path} has no layers of multi-token prediction, though config.json says so; read without them")
         return dataclasses.replace(config, num_nextn_predict_layers=0)
 
     def _matched(self) -> dict[str, Stored]:

@@ -15,7 +15,7 @@ from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError, RecipeError
 from yatsude.files import sha256_of
 from yatsude.spec.config import ModelConfig
-from yatsude.spec.hf import TOKENIZER
+from yatsude.spec.hf import VOCABULARIES
 
 __all__ = ["Merged", "refuse_other_tokens"]
 
@@ -53,9 +53,12 @@ class Merged:
 
 def refuse_other_tokens(one: Path, other: Path) -> None:
     """Refuse folders of models that read other tokens under the same numbers."""
-    mine, theirs = one / TOKENIZER, other / TOKENIZER
-    if mine.is_file() and theirs.is_file() and sha256_of(mine) != sha256_of(theirs):
-        raise CheckpointError(f"{mine} and {theirs} differ: rows of the models mean other tokens; merge models of one")
+    for name in VOCABULARIES:
+        mine, theirs = one / name, other / name
+        if mine.is_file() != theirs.is_file() or (mine.is_file() and sha256_of(mine) != sha256_of(theirs)):
+            raise CheckpointError(
+                f"{mine} and {theirs} differ: rows of the models may mean other tokens; merge models with one tokenizer"
+            )
 
 
 def _same_shape(config: ModelConfig, other: ModelConfig) -> None:

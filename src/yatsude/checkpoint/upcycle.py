@@ -6,7 +6,8 @@
     fine-grained       the width is cut into slices, an expert each
     shared expert      some slices are used by every token
 
-Copies add up to the dense layer where the weights of the chosen experts add up to 1, which every layout here does.
+Copies add up to the dense layer where the weights of the chosen experts add up to 1, which every layout here does;
+slices do only where all are chosen with the same weight.
 """
 
 import functools
@@ -21,6 +22,7 @@ from yatsude.checkpoint.settings import UpcycleSettings
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import RecipeError
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.family import family
 from yatsude.spec.layout import in_layout, refuse_other_layouts
 from yatsude.spec.stored import Place, stored
 
@@ -44,11 +46,16 @@ def config_of(dense: ModelConfig, settings: UpcycleSettings) -> ModelConfig:
         mixtures = dense.moe_layers + dense.num_nextn_predict_layers
         raise RecipeError(f"the model has {mixtures} mixtures already; expected a dense one")
     slices = settings.slices
+    model_type = settings.model_type or _layout(dense, settings)
+    if settings.dense_layers and "first_k_dense_replace" not in family(model_type).fields:
+        raise RecipeError(
+            f"upcycle.dense_layers = {settings.dense_layers}: in the layout {model_type} every layer is a mixture;"
+            " leave it 0 or choose another upcycle.model_type"
+        )
     if dense.intermediate_size % slices:
         raise RecipeError(
             f"upcycle.slices = {slices}: expected a divisor of the width {dense.intermediate_size} of the dense layers"
         )
-    model_type = settings.model_type or _layout(dense, settings)
     width = dense.intermediate_size // slices
     config = in_layout(
         dense,

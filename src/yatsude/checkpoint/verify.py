@@ -22,7 +22,7 @@ from yatsude.model import float8
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Shape
 
-__all__ = ["Figures", "Health", "check", "checksum", "verify"]
+__all__ = ["Figures", "Health", "check", "checksum", "distance", "verify"]
 
 PROMPTS, LENGTH = 2, 12
 TOLERANCE = 1e-5
@@ -79,6 +79,13 @@ def verify(folder: Path, source: Weights) -> Figures:
             f" {figures.logit_difference:.3g} (allowed {allowed:.3g}); export it again"
         )
     return figures
+
+
+def distance(one: Weights, other: Weights) -> tuple[float, float]:
+    """Largest difference of the logits of two models on the fixed prompts, and the largest logit of the second."""
+    prompts = _prompts(other.config)
+    mine, theirs = both(lambda: streamed.logits(one, prompts), lambda: streamed.logits(other, prompts))
+    return _largest(mine - theirs), _largest(theirs)
 
 
 def check(folder: Path) -> Health:

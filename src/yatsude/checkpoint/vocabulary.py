@@ -15,7 +15,6 @@ from torch import Tensor
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError
-from yatsude.spec.config import ModelConfig
 from yatsude.spec.hf import TOKENIZER
 from yatsude.spec.stored import EMBEDDING, HEAD, stored
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 __all__ = ["Extended", "ids_for", "rows_for"]
+
+
+ENDS = {"bos_token_id", "eos_token_id", "pad_token_id"}
 
 
 class Extended:
@@ -84,15 +86,14 @@ def rows_for(old: Path, new: Path, vocab_size: int) -> list[tuple[int, ...]]:
     return found
 
 
-def ids_for(old: Path, new: Path, config: ModelConfig) -> dict[str, int | tuple[int, ...] | None]:
-    """Where the tokens that begin, end and fill a text stand in the new tokenizer; one that it lacks is an error."""
+def ids_for(old: Path, new: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the tokens that begin, end and fill a text by `said` stand in the new tokenizer; it must have them."""
     before, after = _tokenizer(old), _tokenizer(new)
-    found: dict[str, int | tuple[int, ...] | None] = {}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        said = getattr(config, name)
-        several = said if isinstance(said, tuple) else () if said is None else (said,)
-        moved = tuple(_moved(before, after, number, name, new) for number in several)
-        found[name] = moved if isinstance(said, tuple) else moved[0] if moved else None
+    found: dict[str, Any] = {}
+    for name in ENDS & said.keys():
+        several = said[name] if isinstance(said[name], tuple | list) else [said[name]]
+        moved = [None if number is None else _moved(before, after, number, name, new) for number in several]
+        found[name] = type(said[name])(moved) if isinstance(said[name], tuple | list) else moved[0]
     return found
 
 
@@ -105,11 +106,15 @@ def _moved(before: "tokenizers.Tokenizer", after: "tokenizers.Tokenizer", number
 
 
 def _pieces(before: "tokenizers.Tokenizer", after: "tokenizers.Tokenizer", number: int, token: str) -> list[int]:
-    """What the old tokenizer makes of a new token; one that is a part of a character goes by its bytes."""
-    text = after.decode([number], skip_special_tokens=False)
-    if "\ufffd" not in text:
-        return before.encode(text, add_special_tokens=False).ids
-    return [piece.id for piece in before.model.tokenize(token)]
+    """What the old tokenizer makes of a new token: as it is spelled, where both spell bytes and spaces alike."""
+    if _spells_bytes(before) == _spells_bytes(after) and number not in after.get_added_tokens_decoder():
+        return [piece.id for piece in before.model.tokenize(token)]
+    return before.encode(after.decode([number], skip_special_tokens=False), add_special_tokens=False).ids
+
+
+def _spells_bytes(tokenizer: "tokenizers.Tokenizer") -> bool:
+    """Whether tokens are spelled in GPT-2's alphabet of bytes."""
+    return any("ByteLevel" in repr(part) for part in (tokenizer.pre_tokenizer, tokenizer.decoder))
 
 
 def _tokenizer(folder: Path) -> "tokenizers.Tokenizer":

@@ -26,9 +26,13 @@ def command(
     model = Folder(source)
     rows = rows_for(source, tokenizer, model.config.vocab_size)
     fresh = sum(len(pieces) > 1 for pieces in rows)
-    say(f"{len(rows):,} tokens: {len(rows) - fresh:,} keep a row, {fresh:,} begin as the mean of their pieces")
+    left = model.config.vocab_size - len({pieces[0] for pieces in rows if len(pieces) == 1})
+    say(
+        f"{len(rows):,} tokens: {len(rows) - fresh:,} keep a row, {fresh:,} begin as the mean of their pieces; {left:,}"
+        " rows of the model belong to none of them and are left out"
+    )
     folders.write(
-        Extended(model, rows, ids_for(source, tokenizer, model.config)),
+        Extended(model, rows, ids_for(source, tokenizer, vars(model.config))),
         target,
         options.Settings(recipe, sets),
         stage="extend",

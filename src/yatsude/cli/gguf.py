@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from yatsude.errors import CheckpointError
 from yatsude.progress import say
 
 __all__ = ["command"]
@@ -19,10 +18,12 @@ def command(
     ] = "bf16",
 ) -> None:
     """Write an exported model as one GGUF file for llama.cpp, and compare it with the folder before it counts."""
+    from yatsude.checkpoint.bases import refuse_without_licence  # noqa: PLC0415
+    from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
     from yatsude.checkpoint.gguf import file as gguf  # noqa: PLC0415
 
-    if file.exists():
-        raise CheckpointError(f"{file} exists; name a file that does not, or remove it first")
+    Folder(folder)  # a folder that holds no model lacks more than a licence
+    refuse_without_licence(folder)
     figures = gguf.write(folder, file, dtype)
     if figures.wide:
         say(f"{figures.wide} matrices have rows that do not divide by 32: they stay in bf16")

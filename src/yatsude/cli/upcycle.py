@@ -20,7 +20,9 @@ def command(
 ) -> None:
     """Make a mixture of experts from a dense model ([upcycle] says how; by default Drop-Upcycling, half of each)."""
     from yatsude.checkpoint.folder import Folder  # noqa: PLC0415
+    from yatsude.checkpoint.pieces import in_pieces  # noqa: PLC0415
     from yatsude.checkpoint.upcycle import Upcycled  # noqa: PLC0415
+    from yatsude.checkpoint.verify import distance  # noqa: PLC0415
 
     settings = options.Settings(recipe, sets)
     mixture = Upcycled(Folder(source), settings.of("upcycle"))
@@ -31,3 +33,6 @@ def command(
     )
     done = f"Its experts began as layers of {source.resolve().name}, {anew}."
     folders.write(mixture, target, settings, stage="upcycle", models=(source,), done=done, licence=licence)
+    with in_pieces():
+        moved, largest = distance(Folder(target), Folder(source))
+    say(f"logits moved by up to {moved:.2g} of {largest:.3g} from those of the dense model, before any training")

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from yatsude.cli.export import rounding
+from yatsude.files import sha256_of
 from yatsude.progress import say
+from yatsude.spec.hf import TOKENIZER_FILES
 
 __all__ = ["command"]
 
@@ -35,3 +37,11 @@ def command(
     )
     if figures.rounding_difference:
         say(rounding(figures))
+    if other := [
+        name for name in (*TOKENIZER_FILES, "generation_config.json") if _differ(folder / name, against / name)
+    ]:
+        say(f"weights are equal, other files are not: {', '.join(other)}")
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return one.is_file() != other.is_file() or (one.is_file() and sha256_of(one) != sha256_of(other))

@@ -17,7 +17,17 @@ from yatsude.spec.config import ModelConfig
 from yatsude.spec.family import COMMON, Family, family
 from yatsude.spec.layout import refuse_other_layouts
 
-__all__ = ["CONFIG", "TOKENIZER", "TOKENIZER_FILES", "from_hf", "page_of", "quantised_blocks", "read", "to_hf"]
+__all__ = [
+    "CONFIG",
+    "TOKENIZER",
+    "TOKENIZER_FILES",
+    "VOCABULARIES",
+    "from_hf",
+    "page_of",
+    "quantised_blocks",
+    "read",
+    "to_hf",
+]
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 """Of a model folder."""
@@ -26,6 +36,8 @@ TOKENIZER_FILES = (
     "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
 )  # fmt: skip
 """All that a tokenizer may come in; one trained here has the first, the second and the template."""
+VOCABULARIES = (TOKENIZER, "tokenizer.model", "vocab.json", "merges.txt")
+"""Those that say which id is which token."""
 DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False, "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "initializer_range": 0.02,
     "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
@@ -41,6 +53,12 @@ HARMLESS = (
     "use_bfloat16", "tf_legacy_loss", "attn_implementation", "_attn_implementation", "experts_implementation",
 )  # fmt: skip
 """Keys that change no number of a forward pass, or that are read elsewhere."""
+
+QUANTISED = {
+    "quant_method": "fp8", "weight_block_size": None, "fmt": "e4m3", "activation_scheme": "dynamic",
+    "scale_fmt": None, "modules_to_not_convert": None, "ignored_layers": None, "dequantize": None,
+}  # fmt: skip
+"""What may be said of FP8, and as what (none: anything, since the tensors show it themselves)."""
 
 NULLABLE = ("q_lora_rank", "sliding_window")
 """Fields that a config.json may set to null, but must say."""
@@ -85,7 +103,8 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        field, *rest = first["loc"] or ("",)
+        place = ".".join(map(str, (_keys(kind).get(str(field), field), *rest)))
         raise CheckpointError(f"config.json: {place}: {first['msg']}" if place else first["msg"]) from None
     except RecipeError as error:
         raise CheckpointError(str(error)) from None
@@ -122,6 +141,10 @@ def quantised_blocks(values: Mapping[str, Any]) -> tuple[int, int] | None:
     if not isinstance(page, dict) or page.get("quant_method") != "fp8":
         method = page.get("quant_method") if isinstance(page, dict) else page
         raise CheckpointError(f"quantization_config.quant_method = {method!r}: expected 'fp8', in blocks")
+    for key, value in page.items():
+        if key not in QUANTISED or (QUANTISED[key] is not None and value not in (QUANTISED[key], None)):
+            expected = f"; expected {QUANTISED[key]!r}" if key in QUANTISED else ", which nobody here knows"
+            raise CheckpointError(f"quantization_config.{key} = {value!r:.60}{expected}")
     blocks = page.get("weight_block_size")
     if not (isinstance(blocks, list) and len(blocks) == 2 and all(isinstance(n, int) and n > 0 for n in blocks)):
         raise CheckpointError(f"quantization_config.weight_block_size = {blocks!r}: expected two sizes, as [128, 128]")

@@ -135,10 +135,10 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
 
 def _reaches(config: ModelConfig, length: int) -> None:
     """Refuse sequences that are longer than what the attention of the model was made for."""
-    if config.sliding_window and length > config.sliding_window:
+    if length > config.context:
+        window = ", by a window that attention here does not have" if config.sliding_window else ""
         raise RecipeError(
-            f"train.sequence_length = {length}: the model looks {config.sliding_window} tokens back, and here attention"
-            " has no window; give at most that"
+            f"train.sequence_length = {length}: the model looks {config.context} tokens back{window}; give at most that"
         )
 
 

@@ -144,7 +144,7 @@ def _deepseek_yarn(config: Config) -> dict[str, Any]:
 
 
 def _yarn(page: Mapping[str, Any]) -> dict[str, Any]:
-    _expect(page, truncate=True)
+    _expect(page, truncate=True, beta_fast=32.0, beta_slow=1.0)  # in the file, but llama.cpp takes its own
     return {
         "rope.scaling.type": "yarn",
         "rope.scaling.factor": float(page["factor"]),

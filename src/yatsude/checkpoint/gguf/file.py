@@ -4,6 +4,7 @@ The weights go through memory one tensor of the file at a time; the largest are 
 """
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +65,7 @@ def write(folder: Path, path: Path, precision: Precision = "bf16") -> Figures:
     plan = layout(config)
     entries = {**_general(folder, path, precision), **plan.metadata, **vocabulary(folder, config)}
     _all_used(source, plan.targets)
-    with new_file(path) as draft:
+    with new_file(path, replace=False) as draft:
         stored = [_Stored.of(target, source, precision) for target in plan.targets]
         _write(draft, plan, entries, stored, source)
         return _compare(draft, plan, entries, stored, source)
@@ -157,6 +158,8 @@ def _write(draft: Path, plan: Layout, entries: dict[str, Any], stored: list[_Sto
             for one in stored:
                 writer.write_tensor_data(_joined(one, source))
                 progress.advance(one.nbytes / 1e6)
+    except OSError as error:  # numpy says how much went, and not why
+        raise error if error.errno else OSError(errno.ENOSPC, str(error)) from None
     finally:
         writer.close()
 
