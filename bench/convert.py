@@ -122,11 +122,11 @@ def _timed(command: str) -> float:
 
 def _convert(source: Path, target: Path, dtype: str) -> float:
     """Run the verb as a user does; gigabytes of its peak."""
-    words = ["-m", "yatsude.cli.main", "convert", str(source), str(target)]
+    words = ["convert", str(source), str(target)]
     words += ["--set", f"export.dtype={dtype}", "--set", f"export.shard_bytes={SHARD_BYTES}"]
     script = "import resource, sys; from yatsude.cli.main import main\ntry: main()\n"
     script += "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script, *words[2:]], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return int(done.stderr.rsplit("peak", 1)[1]) * 1024 / 1e9

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from yatsude.checkpoint import hf, write
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.hf import InMemory
+from yatsude.checkpoint.pieces import in_pieces
 from yatsude.checkpoint.verify import check, verify
 from yatsude.checkpoint.vocabulary import Extended
 from yatsude.checkpoint.write import Precision
@@ -76,7 +77,8 @@ def test_matrices_of_the_layers_are_quantised_and_nothing_else(build, tmp_path):
 def test_a_folder_of_fp8_loads_verifies_and_passes_unchanged(model, tmp_path):
     first = quantised(model, tmp_path / "a")
     check(first)
-    figures = verify(first, InMemory(model))
+    with in_pieces():  # with more threads products add up in another order
+        figures = verify(first, InMemory(model))
     assert figures.tensor_difference == figures.logit_difference == 0
     assert figures.rounding_difference > 0
     second = tmp_path / "b"

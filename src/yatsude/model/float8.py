@@ -27,21 +27,34 @@ def scale_shape(shape: tuple[int, ...], blocks: Blocks = BLOCKS) -> tuple[int, i
 
 def dequantised(stored: Tensor, scale: Tensor, blocks: Blocks = BLOCKS) -> Tensor:
     """Weights in float32 from what is stored; `scale` holds the scales of just these rows."""
-    tiles = _tiles(stored.float(), blocks)
-    return (tiles * scale.float()[:, None, :, None]).flatten(2, 3).flatten(0, 1)[: stored.shape[0], : stored.shape[1]]
+    tiles = _tiles(_widened(stored), blocks)
+    return _joined(tiles.mul_(scale.float()[:, None, :, None]), stored.shape)
 
 
 def quantised(weight: Tensor, blocks: Blocks = BLOCKS) -> tuple[Tensor, Tensor]:
     """What is stored of a weight, and its scales in float32; a block of zeros has scale 1."""
-    tiles = _tiles(weight.float(), blocks)
-    most = tiles.abs().amax((1, 3))
+    tiles = _tiles(weight.to(torch.float32, copy=True), blocks)
+    most = torch.maximum(tiles.amax((1, 3)), -tiles.amin((1, 3)))
     scale = torch.where(most > 0, most / LARGEST, 1.0)
-    stored = (tiles / scale[:, None, :, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-    return stored.flatten(2, 3).flatten(0, 1)[: weight.shape[0], : weight.shape[1]].contiguous(), scale
+    stored = tiles.div_(scale[:, None, :, None]).to(torch.float8_e4m3fn)  # beyond 448 by rounding alone: 448
+    return _joined(stored, weight.shape).contiguous(), scale
+
+
+def _widened(stored: Tensor) -> Tensor:
+    """All 256 numbers there are, looked up: on a CPU five times as fast as torch's conversion."""
+    if stored.device.type != "cpu":
+        return stored.float()
+    numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    return numbers.index_select(0, stored.contiguous().view(torch.uint8).flatten().int()).view(stored.shape)
 
 
 def _tiles(weight: Tensor, blocks: Blocks) -> Tensor:
     """Cut into blocks, the last ones filled up with zeros: (row blocks, r, column blocks, c)."""
     rows, columns = weight.shape
-    filled = functional.pad(weight, (0, -columns % blocks[1], 0, -rows % blocks[0]))
+    beyond = (0, -columns % blocks[1], 0, -rows % blocks[0])
+    filled = functional.pad(weight, beyond) if any(beyond) else weight
     return filled.unflatten(1, (-1, blocks[1])).unflatten(0, (-1, blocks[0]))
+
+
+def _joined(tiles: Tensor, shape: torch.Size) -> Tensor:
+    return tiles.flatten(2, 3).flatten(0, 1)[: shape[0], : shape[1]]
