@@ -19,12 +19,16 @@ def command(
     system: Annotated[str, typer.Option(help="Message that stands before the conversation.")] = "",
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = TEMPERATURE,
     top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = TOP_P,
+    recipe: options.Recipe = None,
+    sets: options.Sets = None,
 ) -> None:
     """Talk to a model; an empty line starts anew, Ctrl-D ends."""
+    settings = options.Settings(recipe, sets).of("engine")
+
     from yatsude.engine.load import load  # noqa: PLC0415
     from yatsude.engine.settings import SamplingSettings  # noqa: PLC0415
 
-    engine = load(model or run / "export")
+    engine = load(model or run / "export", settings)
     sampling = SamplingSettings(temperature=temperature, top_p=top_p)
     beginning = [{"role": "system", "content": system}] if system else []
     messages = list(beginning)

@@ -21,12 +21,16 @@ def command(
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = TEMPERATURE,
     top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = TOP_P,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    recipe: options.Recipe = None,
+    sets: options.Sets = None,
 ) -> None:
     """Continue a text and print it as it is written."""
+    settings = options.Settings(recipe, sets).of("engine")
+
     from yatsude.engine.load import load  # noqa: PLC0415
     from yatsude.engine.settings import SamplingSettings  # noqa: PLC0415
 
-    engine = load(model or run / "train" / "model")
+    engine = load(model or run / "train" / "model", settings)
     sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     tokenizer = engine.tokenizer
     pieces = (delta.text for delta in engine.stream([*tokenizer.opening, *tokenizer.encode(prompt)], sampling))
