@@ -11,6 +11,8 @@ from yatsude.model.documents import Documents
 class Cache:
     """The plainest latent cache: it joins."""
 
+    learns = False
+
     def __init__(self):
         self.layers = {}
 
@@ -47,6 +49,19 @@ def test_blocks_of_queries_change_nothing(monkeypatch, block):
         query, key, value = qkv(queries=6)
         expected = functional.scaled_dot_product_attention(query, key, value, seen, scale=0.3)
         torch.testing.assert_close(attend(query, key, value, mask, 0.3), expected)
+
+
+@pytest.mark.parametrize("block", [2, 100])
+def test_some_queries_of_packed_rows_see_what_they_see_among_all(monkeypatch, block):
+    """As a rank holds them that has the first and the last quarter of the sequences."""
+    monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(model_documents, "ROUND", 2)
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1]])
+    places = torch.tensor([0, 1, 6, 7])
+    query, key, value = qkv(queries=8, keys=8)
+    whole = attend(query, key, value, Documents(documents), 0.3)
+    some = attend(query[:, :, places], key, value, Documents(documents, places), 0.3)
+    torch.testing.assert_close(some, whole[:, :, places])
 
 
 def test_attend_equals_the_library():

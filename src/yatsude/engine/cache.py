@@ -72,6 +72,8 @@ class Memory:
 class Window:
     """The cache of one forward pass: a `Cache`, and the positions and mask that go with it."""
 
+    learns = False
+
     def __init__(self, memory: Memory, first: int, rows: int, tokens: int) -> None:
         starts = memory.lengths[first : first + rows]
         self.memory, self.tokens = memory, tokens

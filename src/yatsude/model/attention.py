@@ -25,7 +25,10 @@ KEPT = 1024
 
 
 class Cache(Protocol):
-    """What attention needs of a cache; `engine` owns the memory."""
+    """What attention needs of what lies elsewhere: earlier tokens, in the memory that `engine` owns, or other ranks'."""
+
+    learns: bool
+    """Whether there will be a backward pass: keys and values are then made again from what comes back."""
 
     def append(self, layer: int, first_BTX: Tensor, second_BTY: Tensor) -> tuple[Tensor, Tensor]:
         """Store what is kept of the new tokens, widths as in `ModelConfig.cache_widths`; all so far come back."""
@@ -48,9 +51,9 @@ def dense(mask: Mask, queries: int, keys: int, like: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(query · keyᵀ · scale + mask) · value.
 
-    query (B, H, T, d), key (B, H, S, d), value (B, H, S, v), mask (B, T, S) additive, or of packed documents, where
-    T = S; None: causal; out (B, H, T, v). Where T = S the mask must be causal: on a CPU later keys are not even read,
-    nor those before the first document that a block of queries lies in.
+    query (B, H, T, d), key (B, H, S, d), value (B, H, S, v), mask (B, T, S) additive, or of packed documents;
+    None: causal; out (B, H, T, v). Where T = S a mask must be causal: on a CPU later keys are not even read. Of packed
+    documents only those are read that a block of queries may see.
     """
     if query.device.type == "cpu":
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
@@ -109,7 +112,7 @@ def _weights(ctx: Any, query: Tensor, key: Tensor, rows: slice, seen: slice) -> 
     if open_keys is not None and open_keys.stride(2) != 1:  # the pass walks along its keys
         open_keys = open_keys.contiguous()
     strides = (0, 0) if open_keys is None else open_keys.stride()[:2]
-    first = _first(rows.start, query.shape[1], key.shape[1], mask is None) - seen.start
+    first = _first(rows.start, query.shape[1], key.shape[1], ctx.mask) - seen.start
     library.call("weights_forward", block, open_keys, len(block), heads, *block.shape[1:], first, *strides, ctx.scale)
     return block
 
@@ -126,20 +129,19 @@ def _gradient(ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, seen: 
     if not ctx.compiled:
         return torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype).mul_(ctx.scale)
     queries = ctx.saved_tensors[0].shape[1]
-    first = _first(rows.start, queries, keys, ctx.mask is None) - seen.start
+    first = _first(rows.start, queries, keys, ctx.mask) - seen.start
     library.call("weights_backward", grad_weights, block, *block.shape, first, ctx.scale)
     return grad_weights
 
 
-def _first(start: int, queries: int, keys: int, causal: bool) -> int:
-    """How many keys query number `start` may see; each later one sees one more, and nobody more than there are."""
-    return start + 1 + keys - queries if causal or queries == keys else keys
+def _first(start: int, queries: int, keys: int, mask: Mask) -> int:
+    """How many keys query number `start` may see at most; each later one sees one more, and nobody more than all."""
+    return start + 1 + keys - queries if mask is None or queries == keys else keys
 
 
 def _blocks(queries: int, keys: int, mask: Mask) -> list[tuple[slice, slice]]:
     """Cut the queries into blocks, each with the keys that it may see; slices end with their tensors at the latest."""
-    if queries != keys:
+    if queries != keys and not isinstance(mask, Documents):
         return [(slice(0, queries), slice(0, keys))]
-    starts = range(0, queries, BLOCK)
-    firsts = (mask.first(start) if isinstance(mask, Documents) else 0 for start in starts)
-    return [(slice(s, s + BLOCK), slice(first, s + BLOCK)) for s, first in zip(starts, firsts, strict=True)]
+    blocks = (slice(start, min(start + BLOCK, queries)) for start in range(0, queries, BLOCK))
+    return [(rows, mask.seen(rows) if isinstance(mask, Documents) else slice(0, rows.stop)) for rows in blocks]

@@ -43,7 +43,7 @@ class GroupedAttention(nn.Module):
                 part.unflatten(-1, (-1, self.config.head_dim))
                 for part in cache.append(self.layer, key.flatten(2), value.flatten(2))
             )
-        shared = self.config.num_attention_heads // self.config.num_key_value_heads
+        shared = query.shape[2] // key.shape[2]  # heads as many as this process holds
         key, value = (part.transpose(1, 2).repeat_interleave(shared, 1) for part in (key, value))
         out = attend(query.transpose(1, 2), key, value, mask, self.config.head_dim**-0.5)
         return self.o_proj(out.transpose(1, 2).flatten(2))

@@ -50,28 +50,25 @@ class LatentAttention(nn.Module):
         )
         latent = self.kv_a_layernorm(latent)
         rope_key = rotate(rope_key[:, :, None], rotations_BTR, self.config.rope_interleave)[:, :, 0]
-        if cache is None:
-            out = self._expanded(query_nope, query_rope, latent, rope_key, mask)
-        else:
+        if cache is not None:
             latent, rope_key = cache.append(self.layer, latent, rope_key)
-            out = self._absorbed(query_nope, query_rope, latent, rope_key, mask)
-        return self.o_proj(out.flatten(2))
+        read = self._expanded if cache is None or cache.learns else self._absorbed
+        return self.o_proj(read(query_nope, query_rope, latent, rope_key, mask).flatten(2))
 
     def _queries(self, x_BTD: Tensor, rotations_BTR: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.q_lora_rank is None:
             query = self.q_proj(x_BTD)
         else:
             query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        query = query.unflatten(-1, (self.config.num_attention_heads, -1))
+        query = query.unflatten(-1, (-1, self.config.qk_head_dim))  # heads as many as this process holds
         nope, rope = query.split((self.config.qk_nope_head_dim, self.config.qk_rope_head_dim), -1)
         return nope, rotate(rope, rotations_BTR, self.config.rope_interleave)
 
     def _expanded(self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Mask) -> Tensor:
         """Make every head's keys and values from the latent: best for many queries. Out: (B, T, H, v)."""
-        heads = self.config.num_attention_heads
-        key_value = self.kv_b_proj(latent).unflatten(-1, (heads, -1))
-        key_nope, value = key_value.split((self.config.qk_nope_head_dim, self.config.v_head_dim), -1)
-        rope_key = rope_key[:, :, None].expand(-1, -1, heads, -1)
+        widths = self.config.qk_nope_head_dim, self.config.v_head_dim
+        key_nope, value = self.kv_b_proj(latent).unflatten(-1, (-1, sum(widths))).split(widths, -1)
+        rope_key = rope_key[:, :, None].expand(-1, -1, key_nope.shape[2], -1)
         # transposed first: joining copies anyway, and the products want each head's tokens next to each other
         query = torch.cat((query_nope.transpose(1, 2), query_rope.transpose(1, 2)), -1)
         key = torch.cat((key_nope.transpose(1, 2), rope_key.transpose(1, 2)), -1)
