@@ -25,7 +25,7 @@ KEPT = 1024
 
 
 class Cache(Protocol):
-    """What attention needs of what lies elsewhere: earlier tokens, in the memory that `engine` owns, or other ranks'."""
+    """Tokens that lie elsewhere: earlier ones, in the memory that `engine` owns, or those of other ranks."""
 
     learns: bool
     """Whether there will be a backward pass: keys and values are then made again from what comes back."""

@@ -47,13 +47,16 @@ class Dispatcher(Protocol):
 
 
 class LocalDispatcher:
-    """All experts live in this process: a stable sort, and some rows to fill up."""
+    """All experts live in this process: a stable sort, and rows filled up to a `multiple` an expert."""
+
+    def __init__(self, multiple: int = MULTIPLE) -> None:
+        self.multiple = multiple
 
     def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
         """Rows sorted by expert, shape (R, D), and the way back."""
         flat = chosen_NK.flatten()
         counts_E = torch.bincount(flat, minlength=experts)
-        multiple = MULTIPLE if len(flat) >= FEWEST * experts else 1
+        multiple = self.multiple if len(flat) >= FEWEST * experts else 1
         filled_E = (counts_E + multiple - 1) // multiple * multiple
         gap_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)
         order = torch.argsort(flat, stable=True)

@@ -67,7 +67,7 @@ class _CrossEntropy(torch.autograd.Function):
             loss = precision.wide(probabilities[own]).clamp_min(1e-30).log()
             total -= (loss * counted).sum() * scale
             probabilities[own] -= 1  # from here on the gradient of the logits
-            factors = (counted * scale)[:, None].to(hidden.dtype)
+            factors = counted[:, None].to(hidden.dtype) * scale
             torch.mm(probabilities, head_VD, out=grad_hidden[part]).mul_(factors)
             grad_head.addmm_(probabilities.T, hidden * factors)
         ctx.save_for_backward(grad_hidden, grad_head)

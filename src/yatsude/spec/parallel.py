@@ -20,6 +20,7 @@ Recompute = Literal["none", "selective", "full"]
 
 SPLIT_BACKWARD: tuple[Schedule, ...] = ("zero-bubble", "zbv", "dualpipev")
 """Schedules in which the gradients of inputs and of weights are two steps."""
+V_SHAPED: tuple[Schedule, ...] = ("zbv", "dualpipev")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,11 @@ class ParallelSettings:
     def batch_ranks(self) -> int:
         """Ranks that read different sequences."""
         return self.replicas * self.dp
+
+    @property
+    def is_v_shaped(self) -> bool:
+        """Whether a rank's second stage is the mirror of its first, so that rank 0 has the first and the last."""
+        return self.pp > 1 and self.schedule in V_SHAPED
 
     @property
     def splits_backward(self) -> bool:

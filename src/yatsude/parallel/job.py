@@ -1,0 +1,161 @@
+"""A model cut over ranks as the settings say, and one step's gradient of it."""
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from yatsude.errors import RecipeError
+from yatsude.model.block import Mixture
+from yatsude.model.loss import IGNORED
+from yatsude.model.transformer import Transformer
+from yatsude.parallel.collectives import summed
+from yatsude.parallel.context import Context
+from yatsude.parallel.expert import deal
+from yatsude.parallel.mesh import Mesh
+from yatsude.parallel.pipeline import pipeline, stages_of
+from yatsude.parallel.shard import blocks_of, shard
+from yatsude.parallel.stage import Stage, layers_of
+from yatsude.parallel.tensor import cut
+from yatsude.spec.parallel import ParallelSettings
+
+__all__ = ["Job", "local"]
+
+
+class Job:
+    """One rank's part of a model in training.
+
+    `sequences` and `length` are those of a whole step. `ahead_weight` is of multi-token prediction.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        mesh: Mesh,
+        *,
+        sequences: int,
+        length: int,
+        dtype: torch.dtype,
+        ahead_weight: float = 0.0,
+    ) -> None:
+        settings = mesh.settings
+        _refuse(model, settings)
+        self.mesh, self.context = mesh, Context(mesh, length)
+        micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
+        parts = settings.batch_ranks * micro_batches
+        if sequences % parts:
+            raise RecipeError(
+                f"train.sequences_per_step = {sequences}: expected a multiple of {parts}, parallel.replicas x dp ="
+                f" {settings.batch_ranks} times {micro_batches} micro-batches"
+            )
+        self.twice = model.config.tie_word_embeddings or model.config.num_nextn_predict_layers > 0
+        self.share = sequences // settings.batch_ranks
+        self.stages = {
+            number: self._stage(model, number, ahead_weight, dtype) for number in stages_of(settings, mesh.stage)
+        }
+        hidden = torch.empty(
+            self.share // micro_batches,
+            len(self.context.tokens_T),
+            model.config.hidden_size,
+            dtype=dtype,
+            device="meta",
+            requires_grad=True,
+        )
+        self._run = pipeline(self.stages, mesh, micro_batches, hidden)
+
+    def gradient(self, inputs: Tensor, targets: Tensor, documents: Tensor, ahead: list[tuple[Tensor, Tensor]]) -> float:
+        """Add up the gradient of a whole step, (sequences, length) each; the mean main loss in nats comes back.
+
+        `ahead` are the tokens and targets of the layers of multi-token prediction. Every rank is given the same.
+        """
+        mine = slice(self.mesh.batch * self.share, (self.mesh.batch + 1) * self.share)
+        scale = 1.0 / max(int((targets != IGNORED).sum()), 1)
+        for stage in self.stages.values():
+            stage.scale, stage.loss = scale, 0.0
+        here = self.context.tokens_T
+        nothing = inputs.new_empty(len(inputs), 0, inputs.shape[1])
+        following, later = (torch.stack(part, 1) for part in zip(*ahead, strict=True)) if ahead else (nothing, nothing)
+        self._run(
+            inputs[mine][:, here],
+            targets_BT=targets[mine][:, here],
+            documents_BS=documents[mine],
+            following_BPT=following[mine][..., here],
+            later_BPT=later[mine][..., here],
+        )
+        self._join_copies()
+        loss = torch.tensor(sum(stage.loss for stage in self.stages.values()), dtype=torch.float64)
+        return float(summed(loss, self.mesh.everyone))
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Weights of this rank by their names in the whole model, each a part of it."""
+        for stage in self.stages.values():
+            yield from stage.model.named_parameters()
+
+    def norm(self) -> float:
+        """Length of the whole gradient: every number of it lies on one rank of a replica."""
+        squares = torch.zeros((), dtype=torch.float64)
+        for stage in self.stages.values():
+            for name, parameter in stage.model.named_parameters():
+                if parameter.grad is not None and not stage.is_copy(name):
+                    squares += local(parameter.grad).double().square().sum()
+        return math.sqrt(summed(squares, self.mesh.whole))
+
+    def scale(self, factor: float) -> None:
+        """Multiply the gradient, to clip it."""
+        for _, parameter in self.parameters():
+            if parameter.grad is not None:
+                local(parameter.grad).mul_(factor)
+
+    def sum_loads(self, loads_LE: Tensor) -> Tensor:
+        """What all ranks with the same layers counted: tokens an expert."""
+        return summed(loads_LE, self.mesh.peers)
+
+    def _join_copies(self) -> None:
+        """Add up the gradients of the embedding where the last stage has it a second time."""
+        ends = [stage for stage in self.stages.values() if stage.is_first != stage.is_last]
+        if not self.twice or not ends:
+            return
+        tables = [local(grad) for stage in ends if (grad := stage.model.embed_tokens.weight.grad) is not None]
+        total = torch.stack(tables).sum(0)
+        if self.mesh.ends is not None:
+            torch.distributed.all_reduce(total, group=self.mesh.ends)
+        for table in tables:
+            table.copy_(total)
+
+    def _stage(self, whole: Transformer, number: int, ahead_weight: float, dtype: torch.dtype) -> Stage:
+        settings = self.mesh.settings
+        layers = layers_of(number, settings.stages, whole.config.num_hidden_layers)
+        stage = Stage(copy.deepcopy(whole), layers, ahead_weight)
+        stage.context = self.context
+        modules = []
+        for block in blocks_of(stage):
+            modules += cut(block, self.mesh.tp)
+            if isinstance(block.mlp, Mixture):
+                deal(block.mlp, self.mesh.ep)
+        shard(stage, modules, self.mesh, dtype)
+        return stage
+
+
+def _refuse(model: Transformer, settings: ParallelSettings) -> None:
+    """Refuse models that cannot be cut so."""
+    layers, experts = model.config.num_hidden_layers, model.config.n_routed_experts
+    if settings.stages > layers:
+        raise RecipeError(
+            f"parallel.pp = {settings.pp} x stages_per_rank = {settings.stages_per_rank}: {settings.stages} stages, the"
+            f" model {layers} layers; expected at least a layer a stage"
+        )
+    if experts % settings.ep:
+        raise RecipeError(f"parallel.ep = {settings.ep}: expected a divisor of the {experts} experts")
+    if settings.splits_backward and len(model.mtp) > 1:
+        raise RecipeError(
+            f"parallel.schedule = '{settings.schedule}': it takes gradients in two steps, which PyTorch can do for one"
+            " layer of multi-token prediction at most; choose '1f1b' or 'interleaved'"
+        )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Part of a tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
