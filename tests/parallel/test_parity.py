@@ -32,6 +32,14 @@ AXES = {
     "pp2 zbv": {"pp": 2, "schedule": "zbv", **TWO},
     "pp2 dualpipev": {"pp": 2, "schedule": "dualpipev", **TWO},
 }
+AGAIN = {
+    "full, dp2 ep2": {"dp": 2, "ep": 2, "recompute": "full"},
+    "selective, dp2 ep2": {"dp": 2, "ep": 2, "recompute": "selective"},
+    "full, tp2": {"tp": 2, "recompute": "full"},
+    "full, pp2 dp2 1f1b": {"pp": 2, "dp": 2, "recompute": "full"},
+    "full, pp2 zbv": {"pp": 2, "schedule": "zbv", **TWO, "recompute": "full"},
+    "selective, cp2": {"cp": 2, "recompute": "selective"},
+}
 MODELS = {
     "ahead, pp2 dp2 ep2": ({"pp": 2, "dp": 2, "ep": 2}, AHEAD),
     "ahead, dualpipev": ({"pp": 2, "schedule": "dualpipev", **TWO}, AHEAD),
@@ -91,6 +99,11 @@ def test_one_axis(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_other_models(name):
     check(*MODELS[name])
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_computed_again(name):
+    check(AGAIN[name], AHEAD)
 
 
 @pytest.mark.parametrize("name", EIGHT)

@@ -17,6 +17,7 @@ from yatsude.parallel.context import Context
 from yatsude.parallel.expert import deal
 from yatsude.parallel.mesh import Mesh
 from yatsude.parallel.pipeline import pipeline, stages_of
+from yatsude.parallel.recompute import recompute
 from yatsude.parallel.shard import blocks_of, shard
 from yatsude.parallel.stage import Stage, layers_of
 from yatsude.parallel.tensor import cut
@@ -135,6 +136,7 @@ class Job:
             modules += cut(block, self.mesh.tp)
             if isinstance(block.mlp, Mixture):
                 deal(block.mlp, self.mesh.ep)
+            recompute(block, settings.recompute)
         shard(stage, modules, self.mesh, dtype)
         return stage
 

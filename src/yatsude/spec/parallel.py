@@ -46,7 +46,7 @@ class ParallelSettings:
     micro_batches: int = 0
     """Parts that a rank's sequences of a step go through the pipeline in; 0: twice as many as stages."""
     recompute: Recompute = "none"
-    """What the backward pass computes again: nothing, all but the results of matrix products, or whole layers."""
+    """What the backward pass computes again: nothing, attention (its queries, keys and values), or whole layers."""
     offload: bool = False
     """Whether weights and optimizer wait in the memory of the CPU."""
 
