@@ -5,6 +5,7 @@ import contextlib
 import bugs
 import torch
 
+from yatsude.checkpoint.sharded import Sharded, complete, write
 from yatsude.model.documents import Documents
 from yatsude.model.init import initialise
 from yatsude.model.loss import IGNORED, cross_entropy
@@ -83,14 +84,16 @@ def together(settings, changes, bug=""):
         return _together(settings, changes)
 
 
-def _together(settings, changes):
+def _together(settings, changes, between=None, save=None, resume=None):
     model = model_of(**changes)
     mesh = Mesh(ParallelSettings(**settings))
     weight = AHEAD if len(model.mtp) else 0.0
     job = Job(model, mesh, sequences=SEQUENCES, length=LENGTH, dtype=DTYPE, ahead_weight=weight)
     optimizer = optimizer_of([parameter for _, parameter in job.parameters()])
+    if resume:
+        restore(job, optimizer, Sharded(resume))
     told = []
-    for step in range(STEPS):
+    for step in range(*(between or (0, STEPS))):
         inputs, targets, documents = batch(step)
         loss = job.gradient(inputs, targets, documents, ahead_of(model, inputs, targets, documents))
         norm = job.norm()
@@ -99,4 +102,31 @@ def _together(settings, changes):
         optimizer.step()
         optimizer.zero_grad()
         told.append((loss, norm, {n: balance([s.model], 1e-2, job.sum_loads).tolist() for n, s in job.stages.items()}))
+    if save:
+        write(save, torch.distributed.get_rank(), [*job.pieces(), *job.biases(), *moments(job, optimizer)])
+        torch.distributed.barrier()
+        if torch.distributed.get_rank() == 0:
+            complete(save, {"step": between[1]})
     return told
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def moments(job, optimizer):
+    for word in MOMENTS:
+        yield from job.pieces(f"{word}.", lambda weight, word=word: optimizer.state[weight][word])
+
+
+def restore(job, optimizer, found):
+    """The weights, and the optimizer's moments after a step that is thrown away again."""
+    for _, parameter in job.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    job.fill(found.read)
+    job.fill_biases(found.read)
+    for word in MOMENTS:
+        job.fill(found.read, f"{word}.", lambda weight, word=word: optimizer.state[weight][word])
+    for state in optimizer.state.values():
+        state["step"].fill_(found.page["step"])

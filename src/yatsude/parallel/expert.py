@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from yatsude.model.block import Mixture
 from yatsude.model.dispatch import LocalDispatcher, Route
 from yatsude.parallel.collectives import exchanged
+from yatsude.parallel.place import Cut, keep
 
 __all__ = ["AllToAll", "deal"]
 
@@ -64,9 +65,8 @@ def deal(mixture: Mixture, mesh: DeviceMesh) -> None:
     """Keep this rank's share of the experts, and let rows travel."""
     if mesh.size() == 1:
         return
-    for name, weight in list(mixture.experts.named_parameters()):
-        share = weight.detach().tensor_split(mesh.size())[mesh.get_local_rank()]
-        setattr(mixture.experts, name, torch.nn.Parameter(share.clone()))
+    for name, _ in list(mixture.experts.named_parameters()):
+        keep(mixture.experts, name, Cut(0, 1, mesh.get_local_rank(), mesh.size()))
     mixture.dispatcher = AllToAll(mesh)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,18 @@ from yatsude.parallel.context import Context
 from yatsude.parallel.expert import deal
 from yatsude.parallel.mesh import Mesh
 from yatsude.parallel.pipeline import pipeline, stages_of
+from yatsude.parallel.place import Box, cut_of, part_of
 from yatsude.parallel.recompute import recompute
 from yatsude.parallel.shard import blocks_of, shard
 from yatsude.parallel.stage import Stage, layers_of
 from yatsude.parallel.tensor import cut
 from yatsude.spec.parallel import ParallelSettings
 
-__all__ = ["Job", "local"]
+__all__ = ["Job", "Piece", "local"]
+
+Piece = tuple[str, tuple[int, ...], Box, Tensor]
+"""Name and shape of a whole weight, a box of it, and the numbers there."""
+Read = Callable[[str, Box], Tensor]
 
 
 class Job:
@@ -94,6 +99,48 @@ class Job:
         """Weights of this rank by their names in the whole model, each a part of it."""
         for stage in self.stages.values():
             yield from stage.model.named_parameters()
+
+    def pieces(
+        self, prefix: str = "", beside: Callable[[nn.Parameter], Tensor] = torch.Tensor.detach
+    ) -> Iterator[Piece]:
+        """What this rank has to write: its weights, or what lies `beside` each of them, under a prefix.
+
+        Replicas have the same, so only the first one writes; a weight that two stages have is written by the first.
+        """
+        for stage in self.stages.values() if self.mesh.replica == 0 else ():
+            for name, weight in stage.model.named_parameters():
+                if stage.is_copy(name):
+                    continue
+                part = part_of(weight, cut_of(stage.model, name))
+                numbers = local(beside(weight))
+                for here, there in part.boxes:
+                    yield prefix + name, part.shape, there, numbers[here]
+
+    def fill(
+        self, read: Read, prefix: str = "", beside: Callable[[nn.Parameter], Tensor] = torch.Tensor.detach
+    ) -> None:
+        """Fill this rank's weights, or what lies `beside` each of them, with the boxes that `read` finds."""
+        for stage in self.stages.values():
+            for name, weight in stage.model.named_parameters():
+                numbers = local(beside(weight))
+                for here, there in part_of(weight, cut_of(stage.model, name)).boxes:
+                    numbers[here] = read(prefix + name, there).to(numbers.dtype)
+
+    def biases(self) -> Iterator[Piece]:
+        """The routers' biases, which are no weights: written by one rank of a stage."""
+        for name, bias in self._biases() if self.mesh.leads else ():
+            yield name, tuple(bias.shape), (slice(0, len(bias)),), bias
+
+    def fill_biases(self, read: Read) -> None:
+        """Fill the routers' biases."""
+        for name, bias in self._biases():
+            bias.copy_(read(name, (slice(0, len(bias)),)))
+
+    def _biases(self) -> Iterator[tuple[str, Tensor]]:
+        for stage in self.stages.values():
+            for name, buffer in stage.model.named_buffers():
+                if name.endswith("e_score_correction_bias"):
+                    yield name, buffer
 
     def norm(self) -> float:
         """Length of the whole gradient: every number of it lies on one rank of a replica."""

@@ -56,6 +56,8 @@ class Mesh:
         """The two ranks, this one among them, that hold the first and the last stage; none if one holds both."""
         place = {name: stage.get_local_rank(name) for name in ("pp", "replicate", "shard")}
         self.stage, self.replica = place["pp"], place["replicate"]
+        self.leads = place["replicate"] == place["shard"] == 0
+        """Whether this is the first of the ranks with the same layers."""
         self.batch = self.replica * settings.dp + place["shard"] // (settings.cp * settings.tp)
         """Which share of the sequences of a step this rank reads, of `settings.batch_ranks`."""
 

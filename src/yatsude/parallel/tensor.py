@@ -16,6 +16,7 @@ from yatsude.model.gqa import GroupedAttention
 from yatsude.model.mla import LatentAttention
 from yatsude.model.swiglu import SwiGLU
 from yatsude.parallel.collectives import gathered, scattered
+from yatsude.parallel.place import Cut, keep
 
 __all__ = ["cut"]
 
@@ -62,10 +63,8 @@ def _dense(part: SwiGLU, mesh: DeviceMesh) -> list[nn.Module]:
 
 def _keep(module: nn.Module, name: str, dim: int, halves: int, mesh: DeviceMesh) -> None:
     """Keep this rank's share of a weight along a dimension, of each of the `halves` that lie fused in it."""
-    whole = getattr(module, name, None)
-    if whole is not None:
-        parts = whole.detach().unflatten(dim, (halves, mesh.size(), -1)).select(dim + 1, mesh.get_local_rank())
-        setattr(module, name, nn.Parameter(parts.flatten(dim, dim + 1).clone()))
+    if getattr(module, name, None) is not None:
+        keep(module, name, Cut(dim, halves, mesh.get_local_rank(), mesh.size()))
 
 
 def _joined(mesh: DeviceMesh) -> Any:

@@ -1,0 +1,71 @@
+"""States that all ranks write, read again by others."""
+
+import math
+
+import pytest
+import steps
+import torch
+from ranks import run
+
+from yatsude.checkpoint.sharded import Sharded, complete, write
+from yatsude.errors import CheckpointError
+from yatsude.spec.parallel import ParallelSettings
+
+TWO = {"stages_per_rank": 2}
+AHEAD = {"num_nextn_predict_layers": 1}
+LAYOUTS = {
+    "dp2 tp2 ep4": {"dp": 2, "tp": 2, "ep": 4},
+    "pp2 replicas2": {"pp": 2, "replicas": 2},
+    "cp2 ep2": {"cp": 2, "ep": 2},
+    "zbv": {"pp": 2, "schedule": "zbv", **TWO},
+    "one": {},
+}
+WAYS = [("dp2 tp2 ep4", "pp2 replicas2"), ("pp2 replicas2", "one"), ("cp2 ep2", "dp2 tp2 ep4"), ("one", "zbv")]
+
+
+@pytest.mark.parametrize(("one", "other"), WAYS)
+def test_a_job_goes_on_in_another_layout(tmp_path, one, other):
+    truth = steps.alone(**AHEAD)
+    first, second = LAYOUTS[one], LAYOUTS[other]
+    early = run(ParallelSettings(**first).ranks, steps._together, first, AHEAD, (0, 2), tmp_path)
+    late = run(ParallelSettings(**second).ranks, steps._together, second, AHEAD, (2, steps.STEPS), None, tmp_path)
+    for told in (*(rank + late[0] for rank in early), *(early[0] + rank for rank in late)):
+        for (loss, norm, _), (loss_1, norm_1, _) in zip(told, truth, strict=True):
+            assert math.isclose(loss, loss_1, rel_tol=1e-10)
+            assert math.isclose(norm, norm_1, rel_tol=1e-9)
+    model = steps.model_of(**AHEAD)
+    found = Sharded(tmp_path)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert {name: shape for name, shape in found.shapes.items() if name in shapes} == shapes
+
+
+def written(folder):
+    folder.mkdir()
+    table = torch.arange(24.0).view(6, 4)
+    for rank in range(2):
+        rows, columns = slice(3 * rank, 3 * rank + 3), slice(0, 4)
+        write(folder, rank, [("table", (6, 4), (rows, columns), table[rows])])
+    complete(folder, {"step": 3})
+    return table
+
+
+@pytest.mark.parametrize("box", [None, (slice(2, 5), slice(1, 3)), (slice(0, 1), slice(0, 4))])
+def test_any_box_is_read(tmp_path, box):
+    table = written(tmp_path / "a")
+    assert torch.equal(Sharded(tmp_path / "a").read("table", box), table if box is None else table[box])
+
+
+def test_a_state_that_is_not_whole_is_refused(tmp_path):
+    folder = tmp_path / "a"
+    written(folder)
+    with pytest.raises(CheckpointError, match="has no chair"):
+        Sharded(folder).read("chair")
+    (folder / "rank-00001.json").unlink()
+    with pytest.raises(CheckpointError, match=r"rank-00001\.json is not what was written"):
+        Sharded(folder)
+    complete(folder, {})
+    with pytest.raises(CheckpointError, match="pieces of table are 12 numbers of 24"):
+        Sharded(folder)
+    (folder / "complete.json").unlink()
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        Sharded(folder)
