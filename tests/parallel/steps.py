@@ -114,7 +114,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def moments(job, optimizer):
-    for word in MOMENTS:
+    for word in MOMENTS if optimizer.state else ():
         yield from job.pieces(f"{word}.", lambda weight, word=word: optimizer.state[weight][word])
 
 

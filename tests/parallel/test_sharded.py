@@ -7,7 +7,9 @@ import steps
 import torch
 from ranks import run
 
-from yatsude.checkpoint.sharded import Sharded, complete, write
+from yatsude.checkpoint import write as files
+from yatsude.checkpoint.hf import InMemory
+from yatsude.checkpoint.sharded import InShards, Sharded, complete, write
 from yatsude.errors import CheckpointError
 from yatsude.spec.parallel import ParallelSettings
 
@@ -37,6 +39,23 @@ def test_a_job_goes_on_in_another_layout(tmp_path, one, other):
     found = Sharded(tmp_path)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert {name: shape for name, shape in found.shapes.items() if name in shapes} == shapes
+
+
+@pytest.mark.parametrize("changes", [AHEAD, {"tie_word_embeddings": True}], ids=["ahead", "tied"])
+def test_a_folder_is_exported_straight_from_shards(tmp_path, changes):
+    """What comes out is the model that one process would write, bit for bit."""
+    settings = {"pp": 2, "dp": 2, "tp": 2, "ep": 4}
+    (tmp_path / "state").mkdir()
+    run(8, steps._together, settings, changes, (0, 0), tmp_path / "state")
+    model = steps.model_of(**changes)
+    for folder, source in (
+        ("ours", InShards(Sharded(tmp_path / "state"), model.config)),
+        ("whole", InMemory(model)),
+    ):
+        (tmp_path / folder).mkdir()
+        files.write(source, tmp_path / folder, files.Precision(torch.float64), 1 << 40)
+    ours, whole = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in ("ours", "whole"))
+    assert ours == whole
 
 
 def written(folder):

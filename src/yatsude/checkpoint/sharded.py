@@ -22,8 +22,10 @@ from yatsude.checkpoint.shard import Shard
 from yatsude.checkpoint.tensors import save
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
+from yatsude.spec.config import ModelConfig
+from yatsude.spec.stored import stored
 
-__all__ = ["Piece", "Sharded", "complete", "write"]
+__all__ = ["InShards", "Piece", "Sharded", "complete", "write"]
 
 Box = tuple[slice, ...]
 Piece = tuple[str, tuple[int, ...], Box, Tensor]
@@ -112,6 +114,28 @@ class Sharded:
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
                 raise CheckpointError(f"{path} is not what was written; start from an earlier checkpoint")
+
+
+class InShards:
+    """The weights of a state, by their names in Hugging Face files: exported without ever being whole in memory."""
+
+    def __init__(self, state: Sharded, config: ModelConfig) -> None:
+        self.state, self.config = state, config
+        self._entries = stored(config)
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or some rows of it."""
+        entry = self._entries[name]
+        place = entry.place
+        start = place.rows[0] if place.rows else 0
+        first, last = rows or (0, entry.shape[0])
+        box = [slice(start + first, start + last), *(slice(0, size) for size in entry.shape[1:])]
+        if place.expert is None:
+            return self.state.read(place.tensor, tuple(box))
+        return self.state.read(place.tensor, (slice(place.expert, place.expert + 1), *box))[0]
+
+    def lies(self, name: str) -> None:
+        """In no folder of files."""
 
 
 def _within(box: Sequence[slice], outer: Sequence[slice]) -> Box:

@@ -62,6 +62,11 @@ class Job:
         self.stages = {
             number: self._stage(model, number, ahead_weight, dtype) for number in stages_of(settings, mesh.stage)
         }
+        self._cuts = {
+            weight: cut_of(stage.model, name)
+            for stage in self.stages.values()
+            for name, weight in stage.model.named_parameters()
+        }
         hidden = torch.empty(
             self.share // micro_batches,
             len(self.context.tokens_T),
@@ -111,7 +116,7 @@ class Job:
             for name, weight in stage.model.named_parameters():
                 if stage.is_copy(name):
                     continue
-                part = part_of(weight, cut_of(stage.model, name))
+                part = part_of(weight, self._cuts[weight])
                 numbers = local(beside(weight))
                 for here, there in part.boxes:
                     yield prefix + name, part.shape, there, numbers[here]
@@ -123,7 +128,7 @@ class Job:
         for stage in self.stages.values():
             for name, weight in stage.model.named_parameters():
                 numbers = local(beside(weight))
-                for here, there in part_of(weight, cut_of(stage.model, name)).boxes:
+                for here, there in part_of(weight, self._cuts[weight]).boxes:
                     numbers[here] = read(prefix + name, there).to(numbers.dtype)
 
     def biases(self) -> Iterator[Piece]:
@@ -141,6 +146,28 @@ class Job:
             for name, buffer in stage.model.named_buffers():
                 if name.endswith("e_score_correction_bias"):
                     yield name, buffer
+
+    def whole(self, weight: nn.Parameter, numbers: Tensor) -> Tensor:
+        """Join what all ranks have beside a matrix, `numbers` here; of experts nothing, each rank has whole ones."""
+        if weight.ndim > 2 or not isinstance(weight, DTensor):
+            return numbers
+        mesh, placements = weight.device_mesh, weight.placements
+        shared = DTensor.from_local(numbers, mesh, placements, shape=weight.shape, stride=weight.stride())
+        cut, joined = self._cuts[weight], shared.full_tensor()
+        if cut.ranks == 1:
+            return joined
+        shares = [torch.empty_like(joined) for _ in range(cut.ranks)]
+        torch.distributed.all_gather(shares, joined.contiguous(), group=self.mesh.tp.get_group())
+        return cut.join(shares)
+
+    def mine(self, weight: nn.Parameter, whole: Tensor) -> Tensor:
+        """What of `whole` lies beside this rank's part of a matrix."""
+        if weight.ndim > 2:
+            return whole
+        numbers = torch.empty_like(local(weight), dtype=whole.dtype)
+        for here, there in part_of(weight, self._cuts[weight]).boxes:
+            numbers[here] = whole[there]
+        return numbers
 
     def norm(self) -> float:
         """Length of the whole gradient: every number of it lies on one rank of a replica."""

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -31,6 +32,11 @@ class Cut:
         """Keep this share of a whole weight."""
         shares = weight.unflatten(self.dim, (self.halves, self.ranks, -1))
         return shares.select(self.dim + 1, self.rank).flatten(self.dim, self.dim + 1)
+
+    def join(self, shares: Sequence[Tensor]) -> Tensor:
+        """Make the whole weight of the shares of all ranks."""
+        parts = torch.stack([share.unflatten(self.dim, (self.halves, -1)) for share in shares], self.dim + 1)
+        return parts.flatten(self.dim, self.dim + 2)
 
     def spans(self, size: int) -> list[tuple[int, int, int]]:
         """Ranges of a share of `size`, and where each begins in the whole: (first, last, first in the whole)."""

@@ -10,7 +10,7 @@ from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Slice, Weights
 from yatsude.train.workers import Workers
 
-__all__ = ["Optimizer", "orthogonalise"]
+__all__ = ["Optimizer", "decay_of", "even", "orthogonalise", "rate_of"]
 
 ROOT_MEAN_SQUARE = 0.2
 """Size of a Muon update relative to its rate, that of a typical AdamW update (Moonlight, arXiv 2502.16982, eq. 4)."""
@@ -40,7 +40,7 @@ class Optimizer:
     def _update(self, pieces: Sequence[Slice], factor: float, rate_share: float) -> None:
         for piece in pieces:
             muon = piece.kind == "matrix" and self.settings.muon
-            rate = rate_share * (self.settings.muon_rate if muon else self._rate(piece))
+            rate = rate_share * (self.settings.muon_rate if muon else rate_of(self.settings, piece.kind))
             if not muon and library.usable(self.weights.compute):
                 self._adamw_compiled(piece, rate, factor)
                 continue
@@ -59,12 +59,6 @@ class Optimizer:
         self.second.copy_(tensors["second"])
         self.steps = steps
 
-    def _rate(self, part: Slice) -> float:
-        return self.settings.embedding_rate if part.kind == "embedding" else self.settings.rate
-
-    def _decay(self, part: Slice) -> float:
-        return self.settings.weight_decay if part.kind in ("matrix", "router") else 0.0
-
     def _adamw(self, part: Slice, rate: float) -> None:
         """AdamW (Loshchilov and Hutter, arXiv 1711.05101); vectors and embeddings are not decayed."""
         flat = slice(part.start, part.stop)
@@ -78,7 +72,7 @@ class Optimizer:
             lr=rate,
             beta1=self.settings.beta1,
             beta2=self.settings.beta2,
-            weight_decay=self._decay(part),
+            weight_decay=decay_of(self.settings, part.kind),
             eps=self.settings.epsilon,
             amsgrad=False,
             maximize=False,
@@ -89,19 +83,38 @@ class Optimizer:
         settings, weights = self.settings, self.weights
         flat = (part.flat(b) for b in (weights.compute, weights.master, weights.gradient, self.first, self.second))
         library.call(
-            "adamw", *flat, part.stop - part.start, factor, rate, self._decay(part), settings.beta1, settings.beta2,
-            1 - settings.beta1**self.steps, 1 - settings.beta2**self.steps, settings.epsilon,
+            "adamw", *flat, part.stop - part.start, factor, rate, decay_of(settings, part.kind),
+            settings.beta1, settings.beta2, 1 - settings.beta1**self.steps, 1 - settings.beta2**self.steps,
+            settings.epsilon,
         )  # fmt: skip
 
     def _muon(self, part: Slice, rate: float) -> None:
         """Muon (Jordan et al. 2024) with Nesterov momentum: the update's singular values are all brought near 1."""
         master, momentum, gradient = (part.of(b) for b in (self.weights.master, self.first, self.weights.gradient))
         momentum.lerp_(gradient, 1 - self.settings.momentum)
-        update = gradient.lerp(momentum, self.settings.momentum)
-        update = orthogonalise(_square(update, part)).reshape(master.shape)
-        rows, columns = _square(master, part).shape[-2:]
+        update = even(gradient.lerp(momentum, self.settings.momentum), part.names[0])
         master.mul_(1 - rate * self.settings.weight_decay)
-        master.add_(update, alpha=-rate * ROOT_MEAN_SQUARE * max(rows, columns) ** 0.5)
+        master.add_(update, alpha=-rate)
+
+
+def rate_of(settings: OptimizerSettings, kind: str) -> float:
+    """AdamW's peak rate of a kind of parameters."""
+    return settings.embedding_rate if kind == "embedding" else settings.rate
+
+
+def decay_of(settings: OptimizerSettings, kind: str) -> float:
+    """Weight decay of a kind of parameters: vectors and embeddings have none."""
+    return settings.weight_decay if kind in ("matrix", "router") else 0.0
+
+
+def even(update: Tensor, name: str) -> Tensor:
+    """Muon's update of a matrix, or a stack of them: singular values near 1, at the size of AdamW's updates.
+
+    Gate and up lie fused in one matrix: as two, each is orthogonalised by itself.
+    """
+    parts = update.unflatten(-2, (2, -1)) if "gate_up_proj" in name else update
+    matrices = parts.reshape(-1, *parts.shape[-2:])
+    return orthogonalise(matrices).reshape(update.shape) * (ROOT_MEAN_SQUARE * max(matrices.shape[-2:]) ** 0.5)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -115,10 +128,3 @@ def orthogonalise(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
-
-
-def _square(stack: Tensor, part: Slice) -> Tensor:
-    """Gate and up lie fused in one matrix: as two, each is orthogonalised by itself. Shape (n, rows, columns)."""
-    if "gate_up_proj" in part.names[0]:
-        stack = stack.unflatten(-2, (2, -1))
-    return stack.flatten(0, -3)

@@ -16,7 +16,7 @@ from torch import Tensor
 from yatsude.model.native import library
 from yatsude.model.transformer import Transformer
 
-__all__ = ["Slice", "Weights", "collect_into"]
+__all__ = ["Slice", "Weights", "collect_into", "kind_of"]
 
 ALIGNMENT = 32
 """Elements: every slice begins at a multiple of 64 bytes, in 16 bits too."""
@@ -123,7 +123,7 @@ def collect_into(total: Tensor, gradients: Tensor) -> float:
 def _slices(parameters: dict[str, torch.nn.Parameter]) -> list[Slice]:
     groups: dict[tuple[str, torch.Size], list[str]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault((_kind(name, parameter), parameter.shape), []).append(name)
+        groups.setdefault((kind_of(name, parameter), parameter.shape), []).append(name)
     slices, start = [], 0
     for (kind, shape), names in groups.items():
         stop = start + len(names) * math.prod(shape)
@@ -141,7 +141,8 @@ def _shares(slices: Sequence[Slice], workers: int) -> list[list[Slice]]:
     return shares
 
 
-def _kind(name: str, parameter: Tensor) -> str:
+def kind_of(name: str, parameter: Tensor) -> str:
+    """What an optimizer must know of a parameter: vector, embedding (or head), router, matrix."""
     if parameter.ndim == 1:
         return "vector"
     if name.startswith(("embed_tokens", "lm_head")):
