@@ -9,6 +9,7 @@ from yatsude.checkpoint.sharded import Sharded, complete, write
 from yatsude.model.documents import Documents
 from yatsude.model.init import initialise
 from yatsude.model.loss import IGNORED, cross_entropy
+from yatsude.model.router import Penalties
 from yatsude.model.transformer import Transformer
 from yatsude.parallel.job import Job
 from yatsude.parallel.mesh import Mesh
@@ -16,7 +17,7 @@ from yatsude.spec.layout import in_layout
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.presets import preset
 from yatsude.train.ahead import shifted
-from yatsude.train.balance import balance
+from yatsude.train.balance import balance, penalise
 
 STEPS, SEQUENCES, LENGTH = 5, 32, 16
 CLIP, AHEAD, RATE = 0.5, 0.3, 3e-4
@@ -55,9 +56,11 @@ def optimizer_of(parameters):
     return torch.optim.AdamW(parameters, lr=RATE, eps=1e-8, weight_decay=0.1, foreach=False)
 
 
-def alone(**changes):
+def alone(penalties=None, **changes):
     """By one process, plainly."""
     model = model_of(**changes)
+    if penalties:
+        penalise([model], **penalties, sequences=SEQUENCES)
     optimizer = optimizer_of(model.parameters())
     told = []
     for step in range(STEPS):
@@ -85,10 +88,13 @@ def together(settings, changes, bug=""):
 
 
 def _together(settings, changes, between=None, save=None, resume=None):
+    changes = dict(changes)
+    penalties = changes.pop("penalties", None)
     model = model_of(**changes)
     mesh = Mesh(ParallelSettings(**settings))
     weight = AHEAD if len(model.mtp) else 0.0
-    job = Job(model, mesh, sequences=SEQUENCES, length=LENGTH, dtype=DTYPE, ahead_weight=weight)
+    losses = Penalties(**penalties) if penalties else None
+    job = Job(model, mesh, sequences=SEQUENCES, length=LENGTH, dtype=DTYPE, ahead_weight=weight, penalties=losses)
     optimizer = optimizer_of([parameter for _, parameter in job.parameters()])
     if resume:
         restore(job, optimizer, Sharded(resume))

@@ -4,6 +4,7 @@ Documents are packed, rows have unequally many counted tokens, one expert gets n
 """
 
 import functools
+import json
 import math
 
 import bugs
@@ -48,6 +49,11 @@ MODELS = {
     "grouped, tp2": ({"tp": 2}, GROUPED),
     "grouped, cp2 ep2": ({"cp": 2, "ep": 2}, GROUPED),
 }
+PENALISED = {
+    "sequence and z, dp2 ep2": ({"dp": 2, "ep": 2}, {"sequence": 0.1, "z": 0.01}),
+    "sequence, pp2": ({"pp": 2}, {"sequence": 0.1}),
+    "z, cp2 tp2": ({"cp": 2, "tp": 2}, {"z": 0.01}),
+}
 EIGHT = {
     "pp2 dp2 tp2 ep4 1f1b": {"pp": 2, "dp": 2, "tp": 2, "ep": 4},
     "pp2 replicas2 dp2 ep2 zbv": {"pp": 2, "replicas": 2, "dp": 2, "ep": 2, "schedule": "zbv", **TWO},
@@ -73,12 +79,12 @@ MORE = {
 
 @functools.cache
 def expected(changes):
-    return steps.alone(**dict(changes))
+    return steps.alone(**json.loads(changes))
 
 
 def check(settings, changes, bug=""):
     found = run(ParallelSettings(**settings).ranks, steps.together, settings, changes, bug)
-    truth = expected(tuple(sorted(changes.items())))
+    truth = expected(json.dumps(changes, sort_keys=True))
     assert min(load for layer in truth[0][2] for load in layer) == 0, "an expert without tokens takes part"
     assert all(norm > steps.CLIP for _, norm, _ in truth), "clipping takes part"
     for rank in found:
@@ -104,6 +110,12 @@ def test_other_models(name):
 @pytest.mark.parametrize("name", AGAIN)
 def test_computed_again(name):
     check(AGAIN[name], AHEAD)
+
+
+@pytest.mark.parametrize("name", PENALISED)
+def test_auxiliary_losses(name):
+    settings, penalties = PENALISED[name]
+    check(settings, {"penalties": {"sequence": 0.0, "z": 0.0, **penalties}})
 
 
 @pytest.mark.parametrize("name", EIGHT)
@@ -133,6 +145,8 @@ def test_a_planted_bug_is_found(bug):
         ({"tp": 8}, {}, "parallel.tp = 8: expected a divisor of the 4 heads"),
         ({"dp": 3}, {}, "train.sequences_per_step = 32: expected a multiple of 3"),
         ({"dp": 3, "ep": 3}, {}, "parallel.ep = 3: expected a divisor of the 8 experts"),
+        ({"cp": 2}, {"penalties": {"sequence": 0.1, "z": 0.0}}, "train.sequence_balance = 0.1"),
+        ({"offload": True}, {}, "parallel.offload = true"),
         ({"cp": 3}, {}, "train.sequence_length = 16: expected a multiple of 6"),
         ({"pp": 2, "schedule": "zbv", **TWO}, {"num_nextn_predict_layers": 2}, "one layer of multi-token prediction"),
         ({"pp": 3, "schedule": "interleaved", **TWO}, {}, "6 stages, the model 4 layers"),

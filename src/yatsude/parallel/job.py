@@ -1,6 +1,7 @@
 """A model cut over ranks as the settings say, and one step's gradient of it."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from yatsude.errors import RecipeError
 from yatsude.model.block import Mixture
 from yatsude.model.loss import IGNORED
+from yatsude.model.router import Penalties
 from yatsude.model.transformer import Transformer
 from yatsude.parallel.collectives import summed
 from yatsude.parallel.context import Context
@@ -34,7 +36,8 @@ Read = Callable[[str, Box], Tensor]
 class Job:
     """One rank's part of a model in training.
 
-    `sequences` and `length` are those of a whole step. `ahead_weight` is of multi-token prediction.
+    `sequences` and `length` are those of a whole step. `ahead_weight` is of multi-token prediction, `penalties` are the
+    routers' auxiliary losses.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class Job:
         length: int,
         dtype: torch.dtype,
         ahead_weight: float = 0.0,
+        penalties: Penalties | None = None,
     ) -> None:
         settings = mesh.settings
-        _refuse(model, settings)
+        _refuse(model, settings, penalties)
         self.mesh, self.context = mesh, Context(mesh, length)
         micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
         parts = settings.batch_ranks * micro_batches
@@ -62,6 +66,8 @@ class Job:
         self.stages = {
             number: self._stage(model, number, ahead_weight, dtype) for number in stages_of(settings, mesh.stage)
         }
+        if penalties:
+            self._penalise(dataclasses.replace(penalties, sequences=sequences))
         self._cuts = {
             weight: cut_of(stage.model, name)
             for stage in self.stages.values()
@@ -188,6 +194,14 @@ class Job:
         """What all ranks with the same layers counted: tokens an expert."""
         return summed(loads_LE, self.mesh.peers)
 
+    def _penalise(self, penalties: Penalties) -> None:
+        """Give the routers their losses; each rank has a part of its sequences, so that its mean is one of several."""
+        settings = self.mesh.settings
+        share = dataclasses.replace(penalties, sequences=penalties.sequences * settings.cp * settings.tp)
+        for stage in self.stages.values():
+            for router in stage.model.routers:
+                router.penalties = share
+
     def _join_copies(self) -> None:
         """Add up the gradients of the embedding where the last stage has it a second time."""
         ends = [stage for stage in self.stages.values() if stage.is_first != stage.is_last]
@@ -215,7 +229,7 @@ class Job:
         return stage
 
 
-def _refuse(model: Transformer, settings: ParallelSettings) -> None:
+def _refuse(model: Transformer, settings: ParallelSettings, penalties: Penalties | None) -> None:
     """Refuse models that cannot be cut so."""
     layers, experts = model.config.num_hidden_layers, model.config.n_routed_experts
     if settings.stages > layers:
@@ -225,6 +239,11 @@ def _refuse(model: Transformer, settings: ParallelSettings) -> None:
         )
     if experts % settings.ep:
         raise RecipeError(f"parallel.ep = {settings.ep}: expected a divisor of the {experts} experts")
+    if penalties and penalties.sequence and settings.cp * settings.tp > 1:
+        raise RecipeError(
+            f"train.sequence_balance = {penalties.sequence}: it looks at whole sequences, and with parallel.cp ="
+            f" {settings.cp} and tp = {settings.tp} no router sees one; use balance_rate"
+        )
     if settings.splits_backward and len(model.mtp) > 1:
         raise RecipeError(
             f"parallel.schedule = '{settings.schedule}': it takes gradients in two steps, which PyTorch can do for one"

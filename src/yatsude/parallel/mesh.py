@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 
-from yatsude.errors import MachineError
+from yatsude.errors import MachineError, RecipeError
 from yatsude.spec.parallel import ParallelSettings
 
 __all__ = ["Mesh"]
@@ -33,6 +33,10 @@ class Mesh:
                 f"{ranks} ranks are running, but parallel.pp x replicas x dp x cp x tp = {settings.pp} x"
                 f" {settings.replicas} x {settings.dp} x {settings.cp} x {settings.tp} = {settings.ranks};"
                 " start that many or change [parallel]"
+            )
+        if settings.offload and device == "cpu":
+            raise RecipeError(
+                "parallel.offload = true: weights wait on the CPU for a GPU, and there is none; leave it out"
             )
         self.settings, self.device = settings, device
         outer = (settings.pp, settings.replicas)
