@@ -11,6 +11,7 @@ from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import preset
 from yatsude.train.feed import Feed
+from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers
@@ -78,11 +79,9 @@ def loop_in(tokens):
         train, validation = shards.Shards(tokens / "train"), shards.Shards(tokens / "validation")
         return Loop(
             settings,
-            model or make_model(),
+            Local(settings, model or make_model(), dtype=dtype, workers=Workers(workers)),
             source or Feed(train, settings.sequence_length, settings.seed),
             folder,
-            dtype=dtype,
-            workers=Workers(workers),
             evaluate=functools.partial(score, shards=validation, window=settings.sequence_length, documents=6),
             identity=identity,
         )

@@ -10,6 +10,7 @@ from yatsude.checkpoint import state
 from yatsude.errors import CheckpointError, TrainingError
 from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED
+from yatsude.spec.stored import stored
 from yatsude.train.feed import Batch
 from yatsude.train.monitor import read_log
 
@@ -41,8 +42,8 @@ def log_of(folder):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / "log.jsonl")]
 
 
-def weights_of(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def weights_of(source):
+    return {name: source.read(name).clone() for name in stored(source.config)}
 
 
 def same(one, other):
@@ -114,22 +115,22 @@ def test_any_number_of_workers_gives_the_gradient_of_the_whole_batch(
     """Seven workers for five sequences: two have nothing to do."""
     loop, batch = loop_in(tmp_path, workers=workers), batch_of(settings, counted)
     loss, expected = plain_gradient(build(), batch)
-    assert loop._gradient(batch) == pytest.approx(loss, rel=1e-5)
-    loop.weights.collect(loop.weights.slices)
-    for name, gradient in loop.weights.named(loop.weights.gradient).items():
+    assert loop.trainer.gradient(batch, 0) == pytest.approx(loss, rel=1e-5)
+    loop.trainer.weights.collect(loop.trainer.weights.slices)
+    for name, gradient in loop.trainer.weights.named(loop.trainer.weights.gradient).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=2e-6, msg=name)
 
 
 def test_a_batch_without_a_counted_target_changes_nothing(tmp_path, loop_in, settings):
     loop = loop_in(tmp_path)
-    assert loop._gradient(batch_of(settings, counted=0.0)) == 0
-    assert loop.weights.collect(loop.weights.slices) == 0
+    assert loop.trainer.gradient(batch_of(settings, counted=0.0), 0) == 0
+    assert loop.trainer.weights.collect(loop.trainer.weights.slices) == 0
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path, loop_in):
     whole = weights_of(loop_in(tmp_path / "whole").run())
     loop = loop_in(tmp_path / "bad")
-    loop.source = Broken(loop.source, 9, lambda: loop.weights.compute[:100].fill_(torch.nan))
+    loop.source = Broken(loop.source, 9, lambda: loop.trainer.weights.compute[:100].fill_(torch.nan))
     with pytest.raises(TrainingError, match=r"loss is nan at step 10; every checkpoint is from before it"):
         loop.run()
     assert state.latest(tmp_path / "bad" / "checkpoints")[1]["step"] == 8

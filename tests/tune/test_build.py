@@ -9,6 +9,7 @@ import torch
 
 from yatsude import manifest
 from yatsude.checkpoint import hf, state
+from yatsude.checkpoint.hf import InMemory
 from yatsude.errors import CheckpointError, DataError
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
@@ -48,7 +49,7 @@ def places(tmp_path, write_data, tokenizer):
     manifest.write(tokens, "tokenizer", inputs=[data])
     model = Transformer(preset("pico", vocab_size=tokenizer.vocab_size))
     initialise(model, 0)
-    finish(model, tmp_path / "base", "train", [tokens], {}, "")
+    finish(InMemory(model), tmp_path / "base", "train", [tokens], {}, "")
     return tmp_path / "base", data
 
 

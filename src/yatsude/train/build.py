@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from yatsude import manifest, recipe
-from yatsude.checkpoint import hf, state
+from yatsude.checkpoint import state
 from yatsude.checkpoint.bases import carry
+from yatsude.checkpoint.write import Precision, Weights, write
 from yatsude.errors import MachineError, RecipeError
 from yatsude.files import copy_present, new_folder
 from yatsude.machine import cores, keep_freed_memory, memory
@@ -34,6 +35,7 @@ from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
+from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers
@@ -101,13 +103,12 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
+        candidates = candidates_of(settings, shards)
         loop = Loop(
             settings,
-            fresh,
+            Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates),
             feed,
             folder,
-            dtype=dtype,
-            workers=workers,
             evaluate=functools.partial(
                 score,
                 shards=validation,
@@ -116,7 +117,6 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
                 spread=workers.map,
             ),
             identity=identity_of(sections, tokens) + (f":{start.identity_of(base)}" if base else ""),
-            candidates=candidates_of(settings, shards),
         )
         del fresh  # its weights are in the loop's buffers now
         recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
@@ -196,7 +196,7 @@ def forget(folder: Path) -> None:
 
 
 def finish(
-    model: Transformer,
+    weights: Weights,
     folder: Path,
     stage: str,
     inputs: Sequence[Path],
@@ -211,7 +211,7 @@ def finish(
     """
     known = {name: figure for name, figure in figures.items() if not (isinstance(figure, float) and math.isnan(figure))}
     with new_folder(folder) as draft:
-        hf.write(model, draft, torch.float32, SHARD_BYTES)
+        write(weights, draft, Precision(torch.float32), SHARD_BYTES)
         copy_present(TOKENIZER_FILES, inputs[0], draft)
         known_base = [base] if base and (base / manifest.NAME).is_file() else []
         carried = [one.entry for one in carry([inputs[0], *([base] if base else [])], draft)]

@@ -21,6 +21,7 @@ from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
 from yatsude.train.build import candidates_of, has_bigram_start, train_workers
 from yatsude.train.feed import Feed
+from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.train.settings import LoopSettings, TrainSettings
 
@@ -121,16 +122,14 @@ def tokens_per_second(
         train_workers(train.workers, train.sequences_per_step) as workers,
         bar(f"measuring {model.preset}", unit="tokens") as moving,
     ):
+        settings, dtype = dataclasses.replace(train, steps=1_000_000), precision.choose(train.precision)[0]
         loop = Loop(
-            dataclasses.replace(train, steps=1_000_000),
-            fresh,
+            settings,
+            Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates_of(train, shards)),
             Feed(shards, train.sequence_length, train.seed),
             Path(folder),
-            dtype=precision.choose(train.precision)[0],
-            workers=workers,
             evaluate=lambda _model: Score(0.0, 1, 1),
             identity="speed",
-            candidates=candidates_of(train, shards),
         )
         warm = clock() + WARMUP_SECONDS
         loop.advance()

@@ -13,6 +13,7 @@ from yatsude.progress import say
 from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.train import precision
 from yatsude.train.build import Summary, finish, forget, identity_of, train_workers
+from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.tune.conversations import conversations, state
 from yatsude.tune.feed import ChatFeed
@@ -44,11 +45,9 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         loop = Loop(
             settings,
-            base,
+            Local(settings, base, dtype=dtype, workers=workers),
             feed,
             folder,
-            dtype=dtype,
-            workers=workers,
             evaluate=lambda replica: _score(replica, validation),
             identity=f"{identity_of(sections, model)}:{feed.digest()}",
         )
