@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "bar", "say", "say_once"]
+__all__ = ["Bar", "bar", "cry", "hush", "say", "say_once"]
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 QUIET_INTERVAL_S = 15.0
@@ -18,6 +18,17 @@ QUIET_INTERVAL_S = 15.0
 def say(text: str) -> None:
     """Print one line for the user (on standard error; standard output is for results)."""
     _console.print(text, markup=False)
+
+
+def hush() -> None:
+    """Say nothing from here on: another process tells."""
+    _console.quiet = True
+
+
+def cry(text: str) -> None:
+    """Print a line even so: what ends a process must be told by it."""
+    _console.quiet = False
+    say(text)
 
 
 @functools.cache
@@ -58,7 +69,7 @@ class Bar:
 @contextlib.contextmanager
 def bar(title: str, total: float | None = None, unit: str = "items") -> Iterator[Bar]:
     """Show a task of `total` units (None: unknown) while the block runs."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or _console.quiet:
         yield Bar(title, total, unit, None)
         return
     columns = (

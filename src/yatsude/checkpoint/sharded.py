@@ -64,6 +64,8 @@ class Sharded:
         self._pieces: dict[str, list[tuple[Box, Shard, str]]] = {}
         for index in sorted(folder.glob("rank-*.json")):
             self._listed(index)
+        if not self.shapes:
+            raise CheckpointError(f"{folder} was written by one process; go on without [parallel], or --restart")
         self._refuse_gaps()
 
     def read(self, name: str, box: Box | None = None) -> Tensor:

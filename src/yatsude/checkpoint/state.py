@@ -22,7 +22,7 @@ from yatsude.errors import CheckpointError
 from yatsude.files import new_folder, sha256_of, tidy
 from yatsude.progress import say
 
-__all__ = ["exists", "latest", "load", "prune", "save", "step_folder"]
+__all__ = ["exists", "latest", "load", "prune", "save", "step_folder", "steps"]
 
 TENSORS, PAGE, COMPLETE = "tensors.safetensors", "page.json", "complete.json"
 
@@ -51,7 +51,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def exists(checkpoints: Path) -> bool:
     """Whether there is any state, good or damaged."""
-    return bool(_steps(checkpoints))
+    return bool(steps(checkpoints))
 
 
 def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -59,15 +59,15 @@ def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
 
     A damaged newer one is reported by name and passed over; if every one is damaged, that is an error.
     """
-    steps = _steps(checkpoints)
-    for folder in steps:
+    found = steps(checkpoints)
+    for folder in found:
         damage = _damage(folder)
         if not damage:
             return _read(folder)
         say(f"checkpoint {folder} cannot be used: {damage}; trying the one before it")
-    if steps:
+    if found:
         raise CheckpointError(
-            f"none of the {len(steps)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
+            f"none of the {len(found)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
         )
     return None
 
@@ -76,9 +76,9 @@ def prune(written: Path, keep: int) -> None:
     """Keep `keep` states, the one just written and those before it; any later ones were passed over as damaged."""
     if keep < 1:
         raise CheckpointError(f"cannot keep {keep} checkpoints; expected at least 1")
-    steps = _steps(written.parent)
-    kept = steps[steps.index(written) :][:keep]
-    for folder in steps:
+    found = steps(written.parent)
+    kept = found[found.index(written) :][:keep]
+    for folder in found:
         if folder not in kept:
             shutil.rmtree(folder)
 
@@ -88,7 +88,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: shard.read(name) for name in shard.entries}, json.loads((folder / PAGE).read_text(encoding="utf-8"))
 
 
-def _steps(checkpoints: Path) -> list[Path]:
+def steps(checkpoints: Path) -> list[Path]:
     """Folders of steps, newest first, once what an interrupted write left behind is put right."""
     for rest in list(checkpoints.glob(".step-*")):
         tidy(checkpoints / rest.name[1:].partition(".")[0])
@@ -98,6 +98,8 @@ def _steps(checkpoints: Path) -> list[Path]:
 
 def _damage(folder: Path) -> str:
     """What is wrong with a state, in a few words; nothing if it is as it was written."""
+    if next(folder.glob("rank-*.json"), None):
+        return "it was written by the ranks of a job; give its [parallel], or any other with several ranks"
     try:
         sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
         for name in (TENSORS, PAGE):

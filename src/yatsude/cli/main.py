@@ -12,7 +12,7 @@ import typer
 
 from yatsude import __version__
 from yatsude.errors import YatsudeError
-from yatsude.progress import say
+from yatsude.progress import cry, say
 
 __all__ = ["VERBS", "application", "main"]
 
@@ -100,5 +100,5 @@ def _why(error: OSError) -> str:
 
 
 def _failure(message: str) -> typer.Exit:
-    say(f"error: {message}")
+    cry(f"error: {message}")
     return typer.Exit(1)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import typer
+
 from yatsude.cli import options
 from yatsude.progress import say
 
@@ -16,8 +18,17 @@ def command(
 ) -> None:
     """Pre-train on the run's token shards; a stopped training goes on where it was."""
     settings = options.Settings(recipe, sets)
+    parallel = settings.of("parallel")
+    from yatsude.train import launch  # noqa: PLC0415
     from yatsude.train.build import build  # noqa: PLC0415
 
-    summary = build(settings.of("model"), settings.of("train"), run / "tokenizer", run / "train", restart)
+    folders = run / "tokenizer", run / "train"
+    if launch.is_rank():
+        with launch.as_rank(parallel):
+            summary = build(settings.of("model"), settings.of("train"), *folders, restart, parallel)
+    elif parallel.ranks > 1:
+        raise typer.Exit(launch.start(parallel))
+    else:
+        summary = build(settings.of("model"), settings.of("train"), *folders, restart)
     say(f"{summary.score()}, after {summary.tokens:,} tokens")
     say(options.following("tune", run, recipe, sets))

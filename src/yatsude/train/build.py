@@ -29,6 +29,7 @@ from yatsude.shards import Shards
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import count
 from yatsude.spec.hf import TOKENIZER_FILES
+from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.tokenizer.pack import ENGLISH
 from yatsude.train import base as start
@@ -36,7 +37,8 @@ from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.local import Local
-from yatsude.train.loop import Loop
+from yatsude.train.loop import Loop, Trainer
+from yatsude.train.ranks import Ranks, shared
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers
 
@@ -77,8 +79,18 @@ class Summary:
         return f"{self.bits_per_character:.3f} bits per character in validation"
 
 
-def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: Path, restart: bool = False) -> Summary:
-    """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped."""
+def build(
+    model: ModelSettings,
+    settings: TrainSettings,
+    tokens: Path,
+    folder: Path,
+    restart: bool = False,
+    parallel: ParallelSettings | None = None,
+) -> Summary:
+    """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
+
+    With `parallel`, this process is one of the ranks of a job, which all make the same call.
+    """
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
     manifest.check(tokens, page)
@@ -93,20 +105,25 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
     _reaches(config, settings.sequence_length)
     counts = count(config)
     _fits(counts.total + counts.mtp)
-    if restart:
+    if restart and _leads(parallel):
         forget(folder)
     sections = {"model": model, STAGE: settings}
-    dtype, reason = precision.settled(folder, settings.precision)
+    wish = settings.precision
+    dtype, reason = precision.settled(folder, wish) if not parallel else _agreed(folder, wish)
     say(f"precision: {reason}")
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
     fresh = start.load(base, config) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
-        if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
+        if not parallel and has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
             bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
-        candidates = candidates_of(settings, shards)
+        trainer: Trainer = (
+            Ranks(settings, parallel, fresh, folder, dtype=dtype)
+            if parallel
+            else Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates_of(settings, shards))
+        )
         loop = Loop(
             settings,
-            Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates),
+            trainer,
             feed,
             folder,
             evaluate=functools.partial(
@@ -119,7 +136,10 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
             identity=identity_of(sections, tokens) + (f":{start.identity_of(base)}" if base else ""),
         )
         del fresh  # its weights are in the loop's buffers now
-        recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
+        if trainer.leads:
+            recipe.write(
+                folder / "recipe.toml", sections
+            )  # only now: a run with other settings would have been refused
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
     summary = Summary(
@@ -129,8 +149,18 @@ def build(model: ModelSettings, settings: TrainSettings, tokens: Path, folder: P
         seconds=loop.seconds,
     )
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
-    finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
+    if trainer.leads:
+        finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
     return summary
+
+
+def _leads(parallel: ParallelSettings | None) -> bool:
+    return parallel is None or torch.distributed.get_rank() == 0
+
+
+def _agreed(folder: Path, wish: str) -> tuple[torch.dtype, str]:
+    """Precision that rank 0 has found, on all ranks."""
+    return shared(precision.settled(folder, wish) if torch.distributed.get_rank() == 0 else (torch.float32, ""))
 
 
 def _reaches(config: ModelConfig, length: int) -> None:

@@ -1,7 +1,7 @@
 """All of a model in one process: workers side by side, each with a replica of it on a share of the sequences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from yatsude.checkpoint.write import Weights as Source
 from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.router_stats import bias_ranges
+from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
 from yatsude.train.ahead import shifted
 from yatsude.train.balance import balance, penalise
@@ -51,9 +52,15 @@ class Local:
             sequences=settings.sequences_per_step,
         )
 
+    def score(self, evaluate: Callable[[Transformer], Score]) -> Score:
+        """Score a replica; what its routers count meanwhile is forgotten."""
+        found = evaluate(self._model)
+        for router in self._model.routers:
+            router.load.zero_()
+        return found
+
     @property
-    def model(self) -> Transformer:
-        """A replica, to be scored."""
+    def _model(self) -> Transformer:
         return self.weights.replicas[0]
 
     def gradient(self, batch: Batch, step: int) -> float:
@@ -79,7 +86,7 @@ class Local:
 
     def bias_ranges(self) -> Sequence[float | None]:
         """From the least to the greatest bias of each mixture layer."""
-        return bias_ranges(self.model.routers)
+        return bias_ranges(self._model.routers)
 
     def agree(self, stop: bool) -> bool:
         """Whether anybody wants to stop."""
@@ -131,5 +138,5 @@ class Local:
 
     def _biases(self) -> dict[str, Tensor]:
         """The routers' biases: no parameters, but part of the state."""
-        biases = [router.e_score_correction_bias for router in self.model.routers]
+        biases = [router.e_score_correction_bias for router in self._model.routers]
         return {f"router_bias.{i}": bias for i, bias in enumerate(biases) if bias is not None}

@@ -19,7 +19,7 @@ from yatsude.model.transformer import Transformer
 from yatsude.progress import bar, say
 from yatsude.train.feed import Batch, Source
 from yatsude.train.guard import Guard
-from yatsude.train.monitor import Monitor
+from yatsude.train.monitor import Monitor, Silent
 from yatsude.train.schedule import share
 from yatsude.train.settings import LoopSettings
 from yatsude.train.stopping import asked_to_stop
@@ -35,9 +35,8 @@ class Trainer(Protocol):
         """Whether this process tells what happens."""
         ...
 
-    @property
-    def model(self) -> Transformer:
-        """The model as it is computed with, to be scored."""
+    def score(self, evaluate: Callable[[Transformer], Score]) -> Score:
+        """Score the model as it is."""
         ...
 
     def gradient(self, batch: Batch, step: int) -> float:
@@ -108,7 +107,7 @@ class Loop:
 
     def run(self) -> Weights:
         """Train to the last step; the weights in float32 come back."""
-        monitor = Monitor(self.folder / "log.jsonl", self.step)
+        monitor = Monitor(self.folder / "log.jsonl", self.step) if self.trainer.leads else Silent()
         steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
         try:
             with bar(self.settings.title, steps * tokens, "tokens") as progress, asked_to_stop() as stop:
@@ -156,11 +155,8 @@ class Loop:
         steps = self.settings.steps
         return times > 0 and self.step * times // steps > (self.step - 1) * times // steps
 
-    def _evaluate(self, monitor: Monitor, figures: dict[str, Any]) -> None:
-        model = self.trainer.model
-        self.score = self.evaluate(model)
-        for router in model.routers:
-            router.load.zero_()
+    def _evaluate(self, monitor: Monitor | Silent, figures: dict[str, Any]) -> None:
+        self.score = self.trainer.score(self.evaluate)
         monitor.evaluation({**figures, "bits_per_character": self.score.bits_per_character}, self.settings.steps)
 
     def _save(self) -> bool:
@@ -177,7 +173,8 @@ class Loop:
         }
         place = state.step_folder(self.folder / "checkpoints", self.step)
         self.trainer.save(place, page)
-        state.prune(place, self.settings.keep_checkpoints)
+        if self.trainer.leads:
+            state.prune(place, self.settings.keep_checkpoints)
         return True
 
     def _restore(self) -> None:

@@ -19,7 +19,20 @@ from yatsude.model.router_stats import relative_load
 from yatsude.progress import say
 from yatsude.train.evenness import STEPS, Evenness
 
-__all__ = ["Monitor", "read_log"]
+__all__ = ["Monitor", "Silent", "read_log"]
+
+
+class Silent:
+    """What the other ranks have: the first one tells for all."""
+
+    def step(self, figures: Mapping[str, Any], loads: Tensor, biases: Sequence[float | None] = ()) -> None:
+        """Tell nothing of a step."""
+
+    def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
+        """Tell nothing of a score."""
+
+    def close(self) -> None:
+        """End nothing."""
 
 
 class Monitor:

@@ -5,6 +5,7 @@ are whole on their rank, the others are joined for the update, of which each ran
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,12 @@ class ShardedOptimizer:
             _Entry(name, kind_of(name, weight), weight, *(torch.zeros_like(local(weight.detach())) for _ in range(2)))
             for name, weight in job.parameters()
         ]
+
+    @property
+    def moments(self) -> dict[str, Callable[[nn.Parameter], Tensor]]:
+        """What a checkpoint keeps beside each weight, by name."""
+        found = {entry.weight: entry for entry in self.entries}
+        return {"first": lambda weight: found[weight].first, "second": lambda weight: found[weight].second}
 
     def step(self, rate_share: float, norm: float) -> None:
         """Clip the gradient, whose length is `norm`, update, and clear it; `rate_share` scales the rates."""

@@ -1,0 +1,85 @@
+"""`yatsude train` on several local ranks, through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from yatsude.checkpoint import hf
+
+STEPS = 12
+SETS = [
+    "model.preset=pico", f"train.steps={STEPS}", "train.sequences_per_step=8", "train.sequence_length=32",
+    "train.evaluations=2", "train.evaluation_documents=4", "train.checkpoint_steps=4", "train.precision=fp32",
+    "train.bigram_start=false", "train.candidates=0", "train.workers=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def start(tokens, tmp_path):
+    """Start a training in a folder of its own over the same tokens."""
+
+    def make(name, *more):
+        run = tmp_path / name
+        run.mkdir(exist_ok=True)
+        if not (run / "tokenizer").exists():
+            (run / "tokenizer").symlink_to(tokens)
+        sets = [word for one in (*SETS, *more) for word in ("--set", one)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "yatsude", "train", "--run", str(run), *sets]
+        return run / "train", subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    return make
+
+
+def finished(started):
+    folder, process = started
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told
+    return folder
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "load" in line]
+
+
+def test_ranks_train_as_one_process_does(start):
+    alone = finished(start("alone"))
+    for name, sets in {"dp2": ["parallel.dp=2", "parallel.ep=2"], "pp2": ["parallel.pp=2"]}.items():
+        folder = finished(start(name, *sets))
+        assert losses(folder) == pytest.approx(losses(alone), rel=1e-4)
+        ours, theirs = (hf.load(place / "model", torch.float32).state_dict() for place in (folder, alone))
+        assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in theirs)
+
+
+def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
+    whole = finished(start("whole", "parallel.dp=2"))
+    folder, process = start("cut", "parallel.dp=2")
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*/complete.json")):
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        assert process.poll() is None, "the job ended by itself"
+        time.sleep(0.02)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    _, told = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the job was done before the rank was killed")
+    assert "was killed by signal 9, and the job with it; the same command goes on" in told
+    folder = finished(start("cut", "parallel.pp=2"))
+    assert losses(folder) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_a_state_of_one_process_is_not_one_of_ranks(start):
+    finished(start("alone"))
+    _, process = start("alone", "parallel.dp=2")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    assert "was written by one process; go on without [parallel]" in told.replace("\n", "")
