@@ -12,6 +12,7 @@ from yatsude.data.settings import DataSettings
 from yatsude.engine.settings import EngineSettings
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.serve.settings import ServeSettings
+from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import ModelSettings
 from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.settings import TrainSettings
@@ -24,6 +25,7 @@ SECTIONS: dict[str, type[Any]] = {
     "tokenizer": TokenizerSettings,
     "model": ModelSettings,
     "train": TrainSettings,
+    "parallel": ParallelSettings,
     "tune": TuneSettings,
     "evaluate": EvaluateSettings,
     "export": ExportSettings,
