@@ -72,11 +72,9 @@ def test_sequences_need_positions(job):
     assert "comes round after" in told["model.rope_theta"].message
 
 
-def test_layouts_that_are_slow_or_swell_are_told(job):
+def test_gathers_over_the_network_are_told(job):
     wide = found(job, layout=ParallelSettings(pp=8, dp=16, tp=16, ep=64, micro_batches=120))
     assert "beyond the 8 h800 of a node" in wide["parallel.tp"].message
-    again = dataclasses.replace(CUT, schedule="zbv", stages_per_rank=2, recompute="full")
-    assert "'zbv' keeps what was computed again" in found(job, layout=again)["parallel.recompute"].message
 
 
 def test_errors_come_first(job):

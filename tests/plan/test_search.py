@@ -63,10 +63,12 @@ def test_what_does_not_fit_names_its_largest_terms():
     job = Job(config=preset("700b"), accelerator=accelerator("h100"), gpus=8, batch=8)
     found = search(job)
     assert found.plans == []
-    assert "h100 has 79" in found.refused["memory"].finding.message
+    assert set(found.refused) <= {"memory", "parallel.offload", "parallel.pp", "parallel.micro_batches"}
+    assert "more than the 240 that its CPU" in found.refused["parallel.offload"].finding.message
     layout = ParallelSettings(dp=8, ep=8, micro_batches=1)
     finding = shortfall(job, evaluate(job, layout))
     assert finding.key == "memory"
+    assert "h100 has 79" in finding.message
     assert "pipeline rank 0 needs" in finding.message
 
 

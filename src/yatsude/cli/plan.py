@@ -11,8 +11,10 @@ from yatsude.errors import RecipeError
 from yatsude.plan import bill, rates, screen
 from yatsude.plan.faults import GPU_HOURS, Faults
 from yatsude.plan.job import Dispatch, Job, Number, Optimizer, Precision
+from yatsude.plan.lint import usual_rate
 from yatsude.plan.search import Found, Plan, search
 from yatsude.progress import say
+from yatsude.spec.counts import count
 from yatsude.spec.hardware import accelerator
 from yatsude.spec.info import find
 from yatsude.spec.presets import PRESETS
@@ -24,6 +26,8 @@ BELOW = {"serve": plan_serve.command, "lint": plan_lint.command}
 """`yatsude plan serve`, `yatsude plan lint`."""
 STEP_TOKENS = 2**24
 """Of a step, where no batch is given: as DeepSeek-V3 began with, about."""
+WARMUP = 2000
+"""Steps, in the recipe; a tenth of a shorter run. The learning rate is that of runs of as many FLOPs."""
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -115,11 +119,15 @@ def _assumed(job: Job) -> str:
 def _write(out: Path, job: Job, best: Plan, preset: str, steps: int) -> None:
     if preset not in PRESETS:
         raise RecipeError(f"--out {out}: a recipe names a preset, and {preset} is a folder; give --preset one of them")
+    flops = 6.0 * count(job.config).active * steps * job.tokens
+    saved = Faults(gpus=job.gpus).best_interval / best.step.seconds
     train: dict[str, Any] = {
         "steps": steps,
         "sequence_length": job.sequence,
         "sequences_per_step": job.batch,
-        "optimizer": {"muon": job.optimizer == "muon"},
+        "warmup": float(f"{min(WARMUP / steps, 0.1):.2g}"),
+        "checkpoint_steps": max(round(saved), 1),
+        "optimizer": {"muon": job.optimizer == "muon", "rate": float(f"{usual_rate(flops):.2g}")},
     }
     sections = {"model": ModelSettings(preset=preset), "train": train, "parallel": best.layout}
     comment = f"# {preset} on {job.gpus} {job.accelerator.name}: about {best.step.tokens_a_second:,.0f} tokens/s each"

@@ -53,7 +53,7 @@ def lint(job: Job, training: Training, layout: ParallelSettings, faults: Faults)
         *_size(job, training),
         *_experts(job, layout),
         *_context(job),
-        *_pipeline(job, layout),
+        *_links(job, layout),
         *_checkpoints(training, faults),
     ]
     return sorted(found, key=lambda finding: finding.severity != "error")
@@ -180,20 +180,13 @@ def _longest_wave(config: ModelConfig) -> float:
     return 2 * math.pi * config.rope_theta ** (1 - 2 / config.rotary_dim) * stretch
 
 
-def _pipeline(job: Job, layout: ParallelSettings) -> Iterator[Finding]:
+def _links(job: Job, layout: ParallelSettings) -> Iterator[Finding]:
     if layout.tp > job.accelerator.node:
         yield _warning(
             "parallel.tp",
             layout.tp,
             f"beyond the {job.accelerator.node} {job.accelerator.name} of a node its gathers go over the network, in"
             f" every layer; choose {job.accelerator.node} or less",
-        )
-    if layout.splits_backward and layout.recompute == "full":
-        yield _warning(
-            "parallel.recompute",
-            layout.recompute,
-            f"schedule '{layout.schedule}' keeps what was computed again until the gradients of weights are taken;"
-            " choose 'selective', or a schedule that does not split the backward",
         )
 
 

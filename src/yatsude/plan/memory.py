@@ -20,11 +20,13 @@ __all__ = [
     "FRAMEWORK",
     "Weights",
     "by_kind",
+    "floor",
     "in_flight",
     "parts",
     "peak",
     "rank_memory",
     "stays_gathered",
+    "waiting",
     "weights",
 ]
 
@@ -74,15 +76,19 @@ def parts(config: ModelConfig, mine: Held) -> list[tuple[Kind, int]]:
 
 def weights(config: ModelConfig, layout: ParallelSettings, mine: Held) -> Weights:
     """Parameters of a rank that holds `mine`: (cut / tp + whole) / (dp·cp) + experts / (ep·edp)."""
-    known, counted = by_kind(config), parts(config, mine)
-    ranks = layout.dp * layout.cp
+    return _weights(config, mine, layout.tp, layout.dp * layout.cp, layout.ep)
+
+
+@functools.lru_cache(maxsize=65536)
+def _weights(config: ModelConfig, mine: Held, tp: int, ranks: int, ep: int) -> Weights:
+    known, edp = by_kind(config), ranks * tp // ep
     sharded = gathered = matrices = layer = 0.0
-    for kind, count in counted:
+    for kind, count in parts(config, mine):
         piece = known[kind]
-        common, experts = piece.cut / layout.tp + piece.whole, piece.experts / layout.ep
-        sharded += count * (common / ranks + experts / layout.edp)
+        common, experts = piece.cut / tp + piece.whole, piece.experts / ep
+        sharded += count * (common / ranks + experts / edp)
         gathered += count * (common + experts)
-        matrices += count * piece.matrices / layout.shard_ranks
+        matrices += count * piece.matrices / (ranks * tp)
         layer = max(layer, common + experts)
     return Weights(sharded, gathered, matrices, layer)
 
@@ -125,6 +131,20 @@ def rank_memory(job: Job, layout: ParallelSettings, rank: int) -> dict[str, floa
     return found | {"framework": float(FRAMEWORK), "fragmented": FRAGMENTED * sum(found.values())}
 
 
+def floor(job: Job, layout: ParallelSettings) -> float:
+    """Bytes that the fullest rank needs whatever it recomputes or offloads."""
+    away = dataclasses.replace(layout, offload=True)
+    return max(sum(_state(job, away, mine).values()) for mine in set(held(job.config, layout))) + FRAMEWORK
+
+
+def waiting(job: Job, layout: ParallelSettings) -> float:
+    """Bytes of the fullest rank that wait in the memory of the CPU: weights, gradients and optimizer, if offloaded."""
+    if not layout.offload:
+        return 0.0
+    holders = set(held(job.config, layout))
+    return max(sum(_sharded(job, weights(job.config, layout, mine)).values()) for mine in holders)
+
+
 def peak(job: Job, layout: ParallelSettings) -> tuple[int, dict[str, float]]:
     """The pipeline rank that needs most, and its bytes; of ranks that hold the same, first and last are looked at."""
     holders = held(job.config, layout)
@@ -139,22 +159,26 @@ def peak(job: Job, layout: ParallelSettings) -> tuple[int, dict[str, float]]:
 def _state(job: Job, layout: ParallelSettings, mine: Held) -> dict[str, float]:
     """What lives through the step."""
     own = weights(job.config, layout, mine)
-    width, held_twice = WIDTH[job.states], own.sharded
-    if job.optimizer == "muon":  # one momentum for matrices
-        held_twice -= own.matrices
     whole = stays_gathered(layout)
     layers = 2 * own.layer
     copied = own.gathered if whole else min(layers, own.gathered)
-    found = {
-        "weights": 4 * own.sharded,
-        "gradients": WIDTH[job.gradients] * own.sharded,
-        "optimizer": width * (own.sharded + held_twice),
+    found = _sharded(job, own)
+    if layout.offload:
+        found = dict.fromkeys(found, 0.0)
+    return found | {
         "gathered weights": GATHERED * copied,
         "unsharded gradients": (WIDTH[job.gradients] if whole else GATHERED) * copied,
     }
-    if layout.offload:
-        found |= {"weights": 0.0, "optimizer": 0.0, "gradients": 0.0}
-    return found
+
+
+def _sharded(job: Job, own: Weights) -> dict[str, float]:
+    """Master weights, their gradients, and two states of the optimizer; Muon has one of the matrices."""
+    states = 2 * own.sharded - (own.matrices if job.optimizer == "muon" else 0.0)
+    return {
+        "weights": 4 * own.sharded,
+        "gradients": WIDTH[job.gradients] * own.sharded,
+        "optimizer": WIDTH[job.states] * states,
+    }
 
 
 def _passing(job: Job, layout: ParallelSettings, mine: Held, rank: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from yatsude.plan.finding import Finding
 from yatsude.plan.job import Job
-from yatsude.plan.memory import peak
+from yatsude.plan.memory import floor, peak, waiting
 from yatsude.plan.refuse import refuse_mesh, refuse_pipeline
 from yatsude.plan.step import Step, step
 from yatsude.spec.parallel import ParallelSettings, Recompute, Schedule
@@ -95,7 +95,15 @@ def evaluate(job: Job, layout: ParallelSettings) -> Plan:
 
 def shortfall(job: Job, plan: Plan) -> Finding | None:
     """What a layout that does not fit lacks, by its largest terms."""
-    have = job.accelerator.memory
+    have, spare = job.accelerator.memory, waiting(job, plan.layout) - job.accelerator.host_memory
+    if plan.bytes <= have and spare > 0:
+        return Finding(
+            severity="error",
+            key="parallel.offload",
+            value=plan.layout.offload,
+            message=f"a rank's weights, gradients and optimizer are {spare / 2**30:.0f} GiB more than the"
+            f" {job.accelerator.host_memory / 2**30:.0f} that its CPU is taken to have; cut further (dp, pp)",
+        )
     if plan.bytes <= have:
         return None
     terms = sorted(plan.memory.items(), key=lambda item: -item[1])[:4]
@@ -114,26 +122,28 @@ def _tried(job: Job, layout: ParallelSettings, refused: dict[str, Refused]) -> P
     if found is not None:
         _note(refused, layout, found)
         return None
-    for recompute, offload in SAVINGS:
+    hopeless = floor(job, layout) > job.accelerator.memory
+    for recompute, offload in SAVINGS[-1:] if hopeless else SAVINGS:
         cut = dataclasses.replace(layout, recompute=recompute, offload=offload)
         rank, memory = peak(job, cut)
-        if sum(memory.values()) <= job.accelerator.memory:
+        fits = sum(memory.values()) <= job.accelerator.memory
+        if fits and waiting(job, cut) <= job.accelerator.host_memory:
             return Plan(layout=cut, step=step(job, cut), rank=rank, memory=memory)
     lacking = sum(memory.values()) - job.accelerator.memory
-    if "memory" not in refused or lacking < refused["memory"].lacking:
-        finding = shortfall(job, Plan(layout=cut, step=Step.none(), rank=rank, memory=memory))
-        assert finding, "more than there is"
-        count = refused["memory"].count if "memory" in refused else 0
-        refused["memory"] = Refused(count, cut, finding, lacking)
-    refused["memory"].count += 1
+    finding = shortfall(job, Plan(layout=cut, step=Step.none(), rank=rank, memory=memory))
+    assert finding, "more than there is"
+    _note(refused, cut, finding, lacking)
     return None
 
 
-def _note(refused: dict[str, Refused], layout: ParallelSettings, finding: Finding) -> None:
-    if finding.key in refused:
-        refused[finding.key].count += 1
+def _note(refused: dict[str, Refused], layout: ParallelSettings, finding: Finding, lacking: float = 0.0) -> None:
+    """Count a reason, and keep the layout that came nearest."""
+    known = refused.get(finding.key)
+    count = known.count + 1 if known else 1
+    if known is None or lacking < known.lacking:
+        refused[finding.key] = Refused(count, layout, finding, lacking)
     else:
-        refused[finding.key] = Refused(1, layout, finding)
+        known.count = count
 
 
 def _order(plan: Plan) -> tuple[float, int, float]:

@@ -44,23 +44,25 @@ class Accelerator:
     """Bytes/s between nodes, each accelerator."""
     host: float
     """Bytes/s to the memory of the CPU, each accelerator."""
+    host_memory: int
+    """Bytes of the CPU's memory, each accelerator: machines differ, this is an assumption."""
     watts: float
     """Of the board at full load, without its share of the machine."""
 
 
 def _table() -> dict[str, Accelerator]:
-    # name: TFLOP/s bf16, fp8; GiB; memory TB/s; node; link, network, host GB/s; watts
+    # name: TFLOP/s bf16, fp8; GiB; memory TB/s; node; link, network, host GB/s; host GiB; watts
     rows = {
-        "a100-40": (312, 0, 39, 1.555, 8, 300, 25, 25, 400),
-        "a100-80": (312, 0, 79, 2.039, 8, 300, 25, 25, 400),
-        "h100": (989, 1979, 79, 3.35, 8, 450, 50, 50, 700),
-        "h800": (989, 1979, 79, 3.35, 8, 200, 50, 50, 700),
-        "h200": (989, 1979, 139, 4.8, 8, 450, 50, 50, 700),
-        "b200": (2250, 4500, 178, 8.0, 8, 900, 50, 50, 1000),
-        "gb200": (2500, 5000, 184, 8.0, 72, 900, 50, 200, 1200),
-        "gb300": (2500, 5000, 277, 8.0, 72, 900, 100, 200, 1400),
-        "l40s": (362, 733, 44, 0.864, 8, 32, 25, 25, 350),
-        "cpu": (0.05, 0, 8, 0.01, 8, 5, 1, 10, 15),
+        "a100-40": (312, 0, 39, 1.555, 8, 300, 25, 25, 120, 400),
+        "a100-80": (312, 0, 79, 2.039, 8, 300, 25, 25, 120, 400),
+        "h100": (989, 1979, 79, 3.35, 8, 450, 50, 50, 240, 700),
+        "h800": (989, 1979, 79, 3.35, 8, 200, 50, 50, 240, 700),
+        "h200": (989, 1979, 139, 4.8, 8, 450, 50, 50, 240, 700),
+        "b200": (2250, 4500, 178, 8.0, 8, 900, 50, 50, 240, 1000),
+        "gb200": (2500, 5000, 184, 8.0, 72, 900, 50, 200, 230, 1200),
+        "gb300": (2500, 5000, 277, 8.0, 72, 900, 100, 200, 230, 1400),
+        "l40s": (362, 733, 44, 0.864, 8, 32, 25, 25, 120, 350),
+        "cpu": (0.05, 0, 8, 0.01, 8, 5, 1, 10, 8, 15),
     }
     return {
         name: Accelerator(
@@ -73,9 +75,10 @@ def _table() -> dict[str, Accelerator]:
             link=link * 1e9,
             network=network * 1e9,
             host=host * 1e9,
+            host_memory=spare * GIB,
             watts=watts,
         )
-        for name, (bf16, fp8, memory, bandwidth, node, link, network, host, watts) in rows.items()
+        for name, (bf16, fp8, memory, bandwidth, node, link, network, host, spare, watts) in rows.items()
     }
 
 
