@@ -10,7 +10,7 @@ def test_a_plan_tells_memory_time_cost_and_why_others_failed(yatsude):
     code, out, err = yatsude("plan", *words)
     assert code == 0, err
     assert "base on 8 h100: " in err
-    for part in ("tokens/s/GPU", "GiB of 79", "collectives of rank", "why others failed", "yen", "MWh", "assumed"):
+    for part in ("tokens/s/GPU", "GiB of 79", "collectives of rank", "why others failed", "yen", "kWh", "assumed"):
         assert part in out, part
     assert "3 days are enough: they need about" in out
     assert "a checkpoint every" in out

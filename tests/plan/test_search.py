@@ -66,7 +66,8 @@ def test_what_does_not_fit_names_its_largest_terms():
     assert set(found.refused) <= {"memory", "parallel.offload", "parallel.pp", "parallel.micro_batches"}
     assert "more than the 240 that its CPU" in found.refused["parallel.offload"].finding.message
     layout = ParallelSettings(dp=8, ep=8, micro_batches=1)
-    finding = shortfall(job, evaluate(job, layout))
+    plan = evaluate(job, layout)
+    finding = shortfall(job, layout, plan.rank, plan.memory)
     assert finding.key == "memory"
     assert "h100 has 79" in finding.message
     assert "pipeline rank 0 needs" in finding.message

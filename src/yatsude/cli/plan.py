@@ -91,9 +91,12 @@ def command(
 
 
 def _print(job: Job, found: Found, best: Plan) -> None:
-    blocks = [screen.plans(job, found.plans), screen.memory(job, best), screen.steps(best), screen.flows(job, best)]
-    print("\n\n".join(blocks))
-    print("\nwhy others failed\n" + "\n".join(f"  {reason}" for reason in screen.refused(found)) + "\n")
+    blocks = [screen.plans(job, found.plans), screen.memory(job, best), screen.steps(best)]
+    if job.gpus > 1:
+        blocks.append(screen.flows(job, best))
+    if found.refused:
+        blocks.append("why others failed\n" + "\n".join(f"  {reason}" for reason in screen.refused(found)))
+    print("\n\n".join(blocks) + "\n")
 
 
 def _saving(faults: Faults) -> str:

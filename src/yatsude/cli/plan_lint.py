@@ -45,7 +45,7 @@ def command(
         step_seconds=plan.step.seconds,
     )
     found = lint(job, training, layout, faults)
-    short = None if any(one.severity == "error" for one in found) else shortfall(job, plan)
+    short = None if any(one.severity == "error" for one in found) else shortfall(job, layout, plan.rank, plan.memory)
     found += [short] if short else []
     print("\n".join(map(str, found)) or "nothing found")
     interval = train.checkpoint_steps * plan.step.seconds

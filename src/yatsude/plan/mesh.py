@@ -1,7 +1,7 @@
 """Which ranks of a layout talk to each other, and over which link.
 
 Ranks are numbered in the order (pp, replicas, dp, cp, tp), the last fastest, or (pp, replicas, edp, ep) for experts,
-and fill the nodes in that order.
+and fill the nodes in that order; a group that is no larger than a node is taken to lie in one.
 """
 
 import dataclasses

@@ -97,7 +97,7 @@ def yen(whole: Bill) -> str:
     lines = [
         f"time    {time} for {whole.steps:,} steps, {100 * whole.lost:.1f} % of it lost to failures",
         f"work    {whole.gpu_hours:,.0f} GPU hours",
-        f"energy  {whole.megawatt_hours:,.4g} MWh",
+        f"energy  {whole.megawatt_hours * 1000:,.4g} kWh",
     ]
     if whole.yen is not None:
         lines.append(f"cost    {whole.yen:,.0f} yen")
@@ -106,5 +106,5 @@ def yen(whole: Bill) -> str:
 
 def _flow(job: Job, plan: Plan, flow: Flow, rates: Rates) -> tuple[str, ...]:
     size = job.gpus if flow.axis == "all" else group(plan.layout, flow.axis, job.accelerator.node).size
-    sent = (f"{value / GIB:.3g}" for value in (flow.bytes, flow.link, flow.network))
+    sent = (f"{value / GIB:,.4g}" for value in (flow.bytes, flow.link, flow.network))
     return f"{flow.axis} {flow.kind}", str(size), f"{flow.calls:,.0f}", *sent, f"{seconds(flow, rates):.3g}"

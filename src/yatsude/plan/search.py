@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from yatsude.plan.finding import Finding
 from yatsude.plan.job import Job
@@ -93,26 +93,27 @@ def evaluate(job: Job, layout: ParallelSettings) -> Plan:
     return Plan(layout=layout, step=step(job, layout), rank=rank, memory=memory)
 
 
-def shortfall(job: Job, plan: Plan) -> Finding | None:
-    """What a layout that does not fit lacks, by its largest terms."""
-    have, spare = job.accelerator.memory, waiting(job, plan.layout) - job.accelerator.host_memory
-    if plan.bytes <= have and spare > 0:
+def shortfall(job: Job, layout: ParallelSettings, rank: int, memory: Mapping[str, float]) -> Finding | None:
+    """What a layout lacks whose fullest rank needs `memory`, by the largest terms; none where it fits."""
+    have, needed = job.accelerator.memory, sum(memory.values())
+    over = waiting(job, layout) - job.accelerator.host_memory
+    if needed <= have and over > 0:
         return Finding(
             severity="error",
             key="parallel.offload",
-            value=plan.layout.offload,
-            message=f"a rank's weights, gradients and optimizer are {spare / 2**30:.0f} GiB more than the"
+            value=layout.offload,
+            message=f"a rank's weights, gradients and optimizer are {over / 2**30:.0f} GiB more than the"
             f" {job.accelerator.host_memory / 2**30:.0f} that its CPU is taken to have; cut further (dp, pp)",
         )
-    if plan.bytes <= have:
+    if needed <= have:
         return None
-    terms = sorted(plan.memory.items(), key=lambda item: -item[1])[:4]
+    terms = sorted(memory.items(), key=lambda item: -item[1])[:4]
     told = " + ".join(f"{name} {value / 2**30:.1f}" for name, value in terms)
     return Finding(
         severity="error",
         key="memory",
-        value=f"{plan.bytes / 2**30:.1f} GiB",
-        message=f"pipeline rank {plan.rank} needs {told} + others, and {job.accelerator.name} has {have / 2**30:.0f};"
+        value=f"{needed / 2**30:.1f} GiB",
+        message=f"pipeline rank {rank} needs {told} + others, and {job.accelerator.name} has {have / 2**30:.0f};"
         " cut further (pp, ep, dp), recompute, or offload",
     )
 
@@ -130,7 +131,7 @@ def _tried(job: Job, layout: ParallelSettings, refused: dict[str, Refused]) -> P
         if fits and waiting(job, cut) <= job.accelerator.host_memory:
             return Plan(layout=cut, step=step(job, cut), rank=rank, memory=memory)
     lacking = sum(memory.values()) - job.accelerator.memory
-    finding = shortfall(job, Plan(layout=cut, step=Step.none(), rank=rank, memory=memory))
+    finding = shortfall(job, cut, rank, memory)
     assert finding, "more than there is"
     _note(refused, cut, finding, lacking)
     return None

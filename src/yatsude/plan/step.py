@@ -69,11 +69,6 @@ class Step:
     utilisation: float
     """Share of the bf16 peak that the model's own arithmetic makes up (MFU)."""
 
-    @classmethod
-    def none(cls) -> "Step":
-        """Of a layout whose time nobody asks for."""
-        return cls(terms={}, tokens_a_second=0.0, utilisation=0.0)
-
     @property
     def seconds(self) -> float:
         """All of it."""
