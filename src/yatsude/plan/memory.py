@@ -189,6 +189,8 @@ def _passing(job: Job, layout: ParallelSettings, mine: Held, rank: int) -> dict[
         "activations": flying * held_now,
         "one layer at work": max((_at_work(job, layout, kind) for kind, _ in counted), default=0.0),
     }
+    flat = _flat(job, layout, mine) - (flying - 1) * held_now
+    found["flat buffers"] = max(flat, 0.0)
     waiting = unfinished(layout, rank)
     if waiting and layout.recompute != "none":
         whole = sum(count * kept(job, layout, kind, "none") for kind, count in counted)
@@ -199,6 +201,17 @@ def _passing(job: Job, layout: ParallelSettings, mine: Held, rank: int) -> dict[
         own = GATHERED * job.config.hidden_size * (table + t)
         found["logits"] = own + 6 * min(CHUNK, t) * table
     return found
+
+
+def _flat(job: Job, layout: ParallelSettings, mine: Held) -> float:
+    """Bytes of FSDP's copies of its largest layer, as it is scattered, and without a pipeline the next one gathered.
+
+    With one, that is when the last micro-batch goes back, and no other is in flight.
+    """
+    if layout.dp * layout.cp == 1:
+        return 0.0
+    width = WIDTH[job.gradients] + (0 if stays_gathered(layout) else GATHERED)
+    return width * weights(job.config, layout, mine).layer
 
 
 def _at_work(job: Job, layout: ParallelSettings, kind: Kind) -> float:

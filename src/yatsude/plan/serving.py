@@ -5,7 +5,8 @@ cache, computes, and sends rows to experts and back:
 
     step = (weights(b) + b · context · cache) / (bandwidth · G) + b · FLOPs / (rate · G) + layers · exchange
 
-Reading a prompt is arithmetic alone. Weights are cut evenly over the G accelerators of an instance, caches by sequence.
+Reading a prompt is arithmetic and exchange, which wait for each other. Weights are cut evenly over the G accelerators
+of an instance, caches by sequence.
 """
 
 import bisect
@@ -226,13 +227,15 @@ def _step(config: ModelConfig, machine: Accelerator, load: Load, dtype: Dtype, g
     work = (
         users * forward_flops(config) / (reached.matrix * DECODING) + users * _looking(config, seen) / reached.attention
     )
-    return (moved / reached.bandwidth + work) / gpus + _exchange(config, machine, gpus, users)
+    waits = 2 * config.num_hidden_layers * reached.latency if gpus > 1 else 0.0
+    return (moved / reached.bandwidth + work) / gpus + _exchange(config, machine, gpus, math.ceil(users / gpus)) + waits
 
 
 def _prompt_token(config: ModelConfig, machine: Accelerator, load: Load, dtype: Dtype, gpus: int) -> float:
     reached = rates(machine, "fp8" if dtype == "float8" else "bf16")
     looks = forward_flops(config, load.prompt // 2) - forward_flops(config)
-    return (forward_flops(config) / reached.matrix + looks / reached.attention) / gpus
+    work = forward_flops(config) / reached.matrix + looks / reached.attention
+    return (work + _exchange(config, machine, gpus, 1.0)) / gpus
 
 
 def _looking(config: ModelConfig, seen: float) -> float:
@@ -244,12 +247,11 @@ def _looking(config: ModelConfig, seen: float) -> float:
     return 2 * config.num_hidden_layers * config.num_attention_heads * width * seen
 
 
-def _exchange(config: ModelConfig, machine: Accelerator, gpus: int, users: int) -> float:
-    """Seconds of a step between accelerators: two exchanges a layer, of rows to experts or of sums over heads."""
+def _exchange(config: ModelConfig, machine: Accelerator, gpus: int, rows: float) -> float:
+    """Seconds that `rows` tokens of each accelerator travel: two exchanges a layer, of rows to experts or of sums."""
     if gpus == 1:
         return 0.0
     reached, ranks = rates(machine), Group(gpus, min(gpus, machine.node))
     copies = config.num_experts_per_tok if config.has_experts else 1
-    link, network = ranks.exchange(math.ceil(users / gpus) * copies * config.hidden_size * 2)
-    each = max(link / reached.link, network / reached.network) + reached.latency
-    return 2 * config.num_hidden_layers * each
+    link, network = ranks.exchange(rows * copies * config.hidden_size * 2)
+    return 2 * config.num_hidden_layers * max(link / reached.link, network / reached.network)
