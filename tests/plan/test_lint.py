@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from yatsude.plan.faults import Faults
+from yatsude.plan.faults import Faults, pause
 from yatsude.plan.job import Job
 from yatsude.plan.lint import Training, lint, usual_batch, usual_rate
 from yatsude.spec.hardware import accelerator
@@ -88,4 +88,5 @@ def test_the_best_interval_loses_least():
     faults = Faults(gpus=2048)
     best = faults.best_interval
     assert all(faults.loss(best) <= faults.loss(best * factor) for factor in (0.5, 0.9, 1.1, 2))
+    assert pause(Job(config=preset("tiny"), accelerator=accelerator("h100"), gpus=1), ParallelSettings()) < 3
     assert Faults(gpus=16384).seconds == pytest.approx(54 * 86400 / 419, rel=0.02)

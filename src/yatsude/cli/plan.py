@@ -9,7 +9,7 @@ from yatsude import recipe
 from yatsude.cli import plan_lint, plan_serve
 from yatsude.errors import RecipeError
 from yatsude.plan import bill, rates, screen
-from yatsude.plan.faults import GPU_HOURS, Faults
+from yatsude.plan.faults import GPU_HOURS, Faults, pause
 from yatsude.plan.job import Dispatch, Job, Number, Optimizer, Precision
 from yatsude.plan.lint import usual_rate
 from yatsude.plan.search import Found, Plan, search
@@ -78,7 +78,7 @@ def command(
         raise RecipeError(f"{preset} cannot be trained on {gpus} {machine.name}: {reasons[0]}")
     best = found.plans[0]
     _print(job, found, best)
-    faults = Faults(gpus=gpus)
+    faults = Faults(gpus=gpus, save=pause(job, best.layout))
     told = bill.bill(job, best, whole, yen_per_gpu_hour, faults)
     print(screen.yen(told))
     print(_saving(faults))
@@ -87,7 +87,7 @@ def command(
         print(f"{days:g} days are {word}: they need about {bill.gpus_for(days, told):,.0f} {machine.name}")
     print(_assumed(job))
     if out:
-        _write(out, job, best, preset, told.steps)
+        _write(out, job, best, preset, told.steps, faults)
 
 
 def _print(job: Job, found: Found, best: Plan) -> None:
@@ -119,11 +119,11 @@ def _assumed(job: Job) -> str:
     )
 
 
-def _write(out: Path, job: Job, best: Plan, preset: str, steps: int) -> None:
+def _write(out: Path, job: Job, best: Plan, preset: str, steps: int, faults: Faults) -> None:
     if preset not in PRESETS:
         raise RecipeError(f"--out {out}: a recipe names a preset, and {preset} is a folder; give --preset one of them")
     flops = 6.0 * count(job.config).active * steps * job.tokens
-    saved = Faults(gpus=job.gpus).best_interval / best.step.seconds
+    saved = faults.best_interval / best.step.seconds
     train: dict[str, Any] = {
         "steps": steps,
         "sequence_length": job.sequence,

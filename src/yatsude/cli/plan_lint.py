@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from yatsude.cli import options
-from yatsude.plan.faults import GPU_HOURS, Faults
+from yatsude.plan.faults import GPU_HOURS, Faults, pause
 from yatsude.plan.job import Job
 from yatsude.plan.lint import Training, lint
 from yatsude.plan.search import evaluate, shortfall
@@ -33,7 +33,7 @@ def command(
         batch=train.sequences_per_step,
         optimizer="muon" if train.optimizer.muon else "adamw",
     )
-    plan, faults = evaluate(job, layout), Faults(gpus=layout.ranks, gpu_hours=gpu_hours)
+    plan, faults = evaluate(job, layout), Faults(gpus=layout.ranks, gpu_hours=gpu_hours, save=pause(job, layout))
     training = Training(
         steps=train.steps,
         warmup=train.warmup,

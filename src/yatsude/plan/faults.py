@@ -3,11 +3,20 @@
 import dataclasses
 import math
 
-__all__ = ["GPU_HOURS", "Faults"]
+from yatsude.plan.job import WIDTH, Job
+from yatsude.plan.memory import weights
+from yatsude.spec.parallel import ParallelSettings
+from yatsude.spec.pieces import held
+
+__all__ = ["GPU_HOURS", "Faults", "pause"]
 
 GPU_HOURS = 50_000.0
 """Hours between failures of one accelerator with its share of the machine: 419 unexpected stops of 16,384 GPUs in 54
 days (Llama 3, arXiv 2407.21783, section 3.3.4) are 50,700."""
+
+
+MEETING = 2.0
+"""Seconds that ranks wait for each other around a checkpoint: an assumption."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,3 +48,9 @@ class Faults:
         0.036
         """
         return min(self.save / interval + (interval / 2 + self.restart) / self.seconds, 1.0)
+
+
+def pause(job: Job, layout: ParallelSettings) -> float:
+    """Seconds that training waits for a checkpoint: until the fullest rank has copied its state to the CPU's memory."""
+    most = max(weights(job.config, layout, mine).sharded for mine in held(job.config, layout))
+    return MEETING + most * (4 + 2 * WIDTH[job.states]) / job.rates.host

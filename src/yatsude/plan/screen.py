@@ -97,7 +97,7 @@ def yen(whole: Bill) -> str:
     lines = [
         f"time    {time} for {whole.steps:,} steps, {100 * whole.lost:.1f} % of it lost to failures",
         f"work    {whole.gpu_hours:,.0f} GPU hours",
-        f"energy  {whole.megawatt_hours * 1000:,.4g} kWh",
+        f"energy  {whole.megawatt_hours * 1000:,.{0 if whole.megawatt_hours > 0.01 else 2}f} kWh",
     ]
     if whole.yen is not None:
         lines.append(f"cost    {whole.yen:,.0f} yen")
