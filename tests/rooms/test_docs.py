@@ -29,12 +29,15 @@ def commands(page):
 
 
 def known():
-    """Verb -> its options."""
+    """Verb -> its options, and those of the verbs below it."""
     group = typer.main.get_command(application())
-    return {
-        verb: {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        for verb, command in group.commands.items()
-    }
+    return {verb: options_of(command) for verb, command in group.commands.items()}
+
+
+def options_of(command):
+    below = getattr(command, "commands", {}).values()
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(options_of, below))
 
 
 def mistakes(line, verbs):

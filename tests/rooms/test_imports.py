@@ -40,7 +40,7 @@ FLOOR = {
     "shards": {"errors", "files"},
     "net": {"errors", "files", "progress"},
 }
-LIGHT = ("spec", "text", "net", "machine", "recipe", "manifest", "shards", "files", "progress", "errors")
+LIGHT = ("spec", "text", "plan", "net", "machine", "recipe", "manifest", "shards", "files", "progress", "errors")
 HEAVY = ("torch", "pyarrow", "matplotlib", "transformers", "safetensors", "tokenizers", "starlette")
 
 

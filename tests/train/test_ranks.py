@@ -32,7 +32,7 @@ def start(tokens, tmp_path):
             (run / "tokenizer").symlink_to(tokens)
         sets = [word for one in (*SETS, *more) for word in ("--set", one)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "yatsude", "train", "--run", str(run), *sets]
+        command = [sys.executable, "-m", "yatsude.cli", "train", "--run", str(run), *sets]
         return run / "train", subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
     return make

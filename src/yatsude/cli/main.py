@@ -18,7 +18,7 @@ __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
     "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve",
-    "router", "info", "verify", "convert", "upcycle", "merge", "extend", "gguf",
+    "router", "info", "plan", "verify", "convert", "upcycle", "merge", "extend", "gguf",
 )  # fmt: skip
 """In the order of a model's life; then those that go from folder to folder."""
 EXTRAS = {
@@ -34,8 +34,22 @@ def application() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_about)
     for verb in VERBS:
-        app.command(verb)(_reported(importlib.import_module(f"yatsude.cli.{verb}").command))
+        _add(app, verb)
     return app
+
+
+def _add(app: typer.Typer, verb: str) -> None:
+    """Add a verb; a module with `BELOW` has verbs of its own, beside what it does without one."""
+    module = importlib.import_module(f"yatsude.cli.{verb}")
+    below: dict[str, Callable[..., None]] = getattr(module, "BELOW", {})
+    if not below:
+        app.command(verb)(_reported(module.command))
+        return
+    group = typer.Typer(rich_markup_mode=None)
+    group.callback(invoke_without_command=True)(_reported(module.command))
+    for name, command in below.items():
+        group.command(name)(_reported(command))
+    app.add_typer(group, name=verb)
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from yatsude.parallel.pipeline import pipeline, stages_of
 from yatsude.parallel.place import Box, cut_of, part_of
 from yatsude.parallel.recompute import recompute
 from yatsude.parallel.shard import blocks_of, shard
-from yatsude.parallel.stage import Stage, layers_of
+from yatsude.parallel.stage import Stage
 from yatsude.parallel.tensor import cut
 from yatsude.spec.parallel import ParallelSettings
+from yatsude.spec.pieces import layers_of
 
 __all__ = ["Job", "Piece", "local"]
 
@@ -216,8 +217,8 @@ class Job:
 
     def _stage(self, whole: Transformer, number: int, ahead_weight: float, dtype: torch.dtype) -> Stage:
         settings = self.mesh.settings
-        layers = layers_of(number, settings.stages, whole.config.num_hidden_layers)
-        stage = Stage(copy.deepcopy(whole), layers, ahead_weight)
+        layers = layers_of(whole.config, settings)[number]
+        stage = Stage(copy.deepcopy(whole), layers, number, settings.stages, ahead_weight)
         stage.context = self.context
         modules = []
         for block in blocks_of(stage):

@@ -3,7 +3,6 @@
 Shapes: B sequences, T tokens of this rank, S tokens of the sequences, P layers of multi-token prediction.
 """
 
-import torch
 from torch import Tensor, nn
 
 from yatsude.model.documents import Documents
@@ -12,19 +11,18 @@ from yatsude.model.transformer import Transformer
 from yatsude.parallel.context import Context
 from yatsude.spec.stored import EMBEDDING
 
-__all__ = ["Stage", "layers_of"]
+__all__ = ["Stage"]
 
 
 class Stage(nn.Module):
-    """Layers `first` to `last` of a model; the first stage has the embedding, the last one norm, head and loss."""
+    """Stage `number` of `stages`: some layers; the first stage has the embedding, the last one norm, head and loss."""
 
-    def __init__(self, model: Transformer, layers: range, ahead_weight: float) -> None:
+    def __init__(self, model: Transformer, layers: range, number: int, stages: int, ahead_weight: float) -> None:
         super().__init__()
-        count = model.config.num_hidden_layers
         self.layers, self.ahead_weight = layers, ahead_weight
-        self.is_first, self.is_last = layers.start == 0, layers.stop == count
-        for number in set(range(count)) - set(layers):
-            model.layers[number] = nn.Identity()
+        self.is_first, self.is_last = number == 0, number == stages - 1
+        for other in set(range(model.config.num_hidden_layers)) - set(layers):
+            model.layers[other] = nn.Identity()
         twice = model.config.tie_word_embeddings or len(model.mtp) > 0
         if not self.is_last:
             model.norm, model.mtp, model.lm_head = nn.Identity(), nn.ModuleList(), nn.Identity()  # type: ignore[assignment]
@@ -75,9 +73,3 @@ class Stage(nn.Module):
 
     def _loss(self, hidden: Tensor, targets: Tensor, scale: float) -> Tensor:
         return cross_entropy(hidden.flatten(0, 1), self.model.lm_head.weight, targets.flatten(), scale)
-
-
-def layers_of(stage: int, stages: int, count: int) -> range:
-    """Layers of one stage: as even as they come, the last stages one less, since the head is as much."""
-    bounds = torch.linspace(0, count, stages + 1).round().int().tolist()
-    return range(bounds[stage], bounds[stage + 1])

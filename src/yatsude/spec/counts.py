@@ -5,6 +5,7 @@ row of it), unless it is tied to the head; this is how DeepSeek-V3's 671 B total
 """
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from typing import Literal
@@ -80,6 +81,7 @@ class Counts:
         }
 
 
+@functools.lru_cache(maxsize=64)
 def count(config: ModelConfig) -> Counts:
     """Count the parameters of a model; equal to the sum over its modules."""
     sums = Counter[str]()

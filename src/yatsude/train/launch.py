@@ -43,7 +43,7 @@ def start(settings: ParallelSettings) -> int:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "yatsude", *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", "yatsude.cli", *sys.argv[1:])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

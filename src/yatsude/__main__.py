@@ -1,5 +1,0 @@
-"""`python -m yatsude`: the same as the command `yatsude`."""
-
-from yatsude.cli.main import main
-
-main()
