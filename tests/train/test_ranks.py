@@ -60,8 +60,9 @@ def test_ranks_train_as_one_process_does(start):
 
 
 def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
-    whole = finished(start("whole", "parallel.dp=2"))
-    folder, process = start("cut", "parallel.dp=2")
+    long = "train.steps=24"
+    whole = finished(start("whole", "parallel.dp=2", long))
+    folder, process = start("cut", "parallel.dp=2", long)
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoints/step-*/complete.json")):
         assert time.monotonic() < deadline, "no checkpoint was written"
@@ -70,11 +71,9 @@ def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
     _, told = process.communicate(timeout=120)
-    if process.returncode == 0:
-        pytest.skip("the job was done before the rank was killed")
     assert "was killed by signal 9, and the job with it; the same command goes on" in told
-    folder = finished(start("cut", "parallel.pp=2"))
-    assert losses(folder) == pytest.approx(losses(whole), rel=1e-4)
+    folder = finished(start("cut", "parallel.pp=2", long))
+    assert losses(folder) == pytest.approx(losses(whole), rel=1e-3)
 
 
 def test_a_state_of_one_process_is_not_one_of_ranks(start):
