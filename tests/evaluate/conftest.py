@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from yatsude import manifest
+from yatsude.checkpoint.hf import InMemory
 from yatsude.model.init import initialise
 from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import preset
@@ -51,7 +52,7 @@ def write_model(folder, tokens, stage="train", seed=0, **figures):
     initialise(model, seed)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
-    finish(model, folder, stage, [tokens], figures, "")
+    finish(InMemory(model), folder, stage, [tokens], figures, "")
     return model
 
 
