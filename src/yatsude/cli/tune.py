@@ -16,6 +16,8 @@ def command(
 ) -> None:
     """Fine-tune the run's model on conversations; a stopped tuning goes on where it was."""
     settings = options.Settings(recipe, sets)
+    if settings.of("parallel").ranks > 1:
+        say("tuning runs in one process; [parallel] is of 'yatsude train' alone")
     from yatsude.tune.build import build  # noqa: PLC0415
 
     summary = build(settings.of("tune"), run / "train" / "model", run / "data", run / "tune", restart)
