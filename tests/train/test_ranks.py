@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,15 +26,16 @@ SETS = [
 def start(tokens, tmp_path):
     """Start a training in a folder of its own over the same tokens."""
 
-    def make(name, *more):
+    def make(name, *more, environment=(), torchrun=False):
         run = tmp_path / name
         run.mkdir(exist_ok=True)
         if not (run / "tokenizer").exists():
             (run / "tokenizer").symlink_to(tokens)
         sets = [word for one in (*SETS, *more) for word in ("--set", one)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "yatsude.cli", "train", "--run", str(run), *sets]
-        return run / "train", subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        everywhere = {**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)}
+        by = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"] if torchrun else ["-m"]
+        command = [sys.executable, *by, "yatsude.cli", "train", "--run", str(run), *sets]
+        return run / "train", subprocess.Popen(command, env=everywhere, stderr=subprocess.PIPE, text=True)
 
     return make
 
@@ -74,6 +76,27 @@ def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
     assert "was killed by signal 9, and the job with it; the same command goes on" in told
     folder = finished(start("cut", "parallel.pp=2", long))
     assert losses(folder) == pytest.approx(losses(whole), rel=1e-3)
+
+
+def test_ranks_with_other_settings_are_named(start):
+    """Started by torchrun, as somebody would who has changed the recipe on one machine alone."""
+    folder, process = start("ranks", "parallel.dp=2", torchrun=True)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert (folder / "model" / "config.json").is_file()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [
+        start("other", "parallel.dp=2", f"train.seed={rank}", environment={**place, "RANK": str(rank)})[1]
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "rank 1 has train = " in told
+        assert "start all ranks with one recipe" in told.replace("\n", " ")
 
 
 def test_a_state_of_one_process_is_not_one_of_ranks(start):

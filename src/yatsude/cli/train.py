@@ -24,7 +24,7 @@ def command(
 
     folders = run / "tokenizer", run / "train"
     if launch.is_rank():
-        with launch.as_rank(parallel):
+        with launch.as_rank({name: settings.of(name) for name in ("model", "train", "parallel")}):
             summary = build(settings.of("model"), settings.of("train"), *folders, restart, parallel)
     elif parallel.ranks > 1:
         raise typer.Exit(launch.start(parallel))

@@ -96,31 +96,23 @@ def build(
     manifest.check(tokens, page)
     feed = Feed(shards, settings.sequence_length, settings.seed)
     base = Path(settings.base) if settings.base else None
-    if base and model != ModelSettings():
-        raise RecipeError("train.base brings its own shape; leave [model] out, or train.base")
-    config = start.config_of(base, tokens, shards.vocab_size) if base else resolve(model, shards.vocab_size)
-    if config.num_nextn_predict_layers and not settings.mtp_weight:
-        say("train.mtp_weight = 0: the model goes on without its layers of multi-token prediction")
-        config = dataclasses.replace(config, num_nextn_predict_layers=0)
-    _reaches(config, settings.sequence_length)
-    counts = count(config)
-    _fits(counts.total + counts.mtp)
+    config = _shape(model, settings, tokens, shards.vocab_size)
     if restart and _leads(parallel):
         forget(folder)
     sections = {"model": model, STAGE: settings}
-    wish = settings.precision
-    dtype, reason = precision.settled(folder, wish) if not parallel else _agreed(folder, wish)
-    say(f"precision: {reason}")
-    say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
+    dtype = _precision(folder, settings.precision, parallel)
     fresh = start.load(base, config) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
-        if not parallel and has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
-            bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
-        trainer: Trainer = (
-            Ranks(settings, parallel, fresh, folder, dtype=dtype)
-            if parallel
-            else Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates_of(settings, shards))
-        )
+        trainer: Trainer
+        if parallel:
+            say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
+            trainer = Ranks(settings, parallel, fresh, folder, dtype=dtype)
+        else:
+            if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
+                bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
+            candidates = candidates_of(settings, shards)
+            trainer = Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates)
+        del fresh  # its weights are in the trainer's buffers now
         loop = Loop(
             settings,
             trainer,
@@ -135,11 +127,8 @@ def build(
             ),
             identity=identity_of(sections, tokens) + (f":{start.identity_of(base)}" if base else ""),
         )
-        del fresh  # its weights are in the loop's buffers now
-        if trainer.leads:
-            recipe.write(
-                folder / "recipe.toml", sections
-            )  # only now: a run with other settings would have been refused
+        if trainer.leads:  # only now: a run with other settings would have been refused
+            recipe.write(folder / "recipe.toml", sections)
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
     summary = Summary(
@@ -154,13 +143,32 @@ def build(
     return summary
 
 
+def _shape(model: ModelSettings, settings: TrainSettings, tokens: Path, vocab_size: int) -> ModelConfig:
+    """Shape of the model to be trained, its own or its base's; one that cannot be trained here is refused."""
+    if settings.base and model != ModelSettings():
+        raise RecipeError("train.base brings its own shape; leave [model] out, or train.base")
+    base = settings.base
+    config = start.config_of(Path(base), tokens, vocab_size) if base else resolve(model, vocab_size)
+    if config.num_nextn_predict_layers and not settings.mtp_weight:
+        say("train.mtp_weight = 0: the model goes on without its layers of multi-token prediction")
+        config = dataclasses.replace(config, num_nextn_predict_layers=0)
+    _reaches(config, settings.sequence_length)
+    counts = count(config)
+    _fits(counts.total + counts.mtp)
+    say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
+    return config
+
+
+def _precision(folder: Path, wish: str, parallel: ParallelSettings | None) -> torch.dtype:
+    """Precision of the run; rank 0 finds it for all."""
+    found = precision.settled(folder, wish) if _leads(parallel) else (torch.float32, "")
+    dtype, reason = shared(found) if parallel else found
+    say(f"precision: {reason}")
+    return dtype
+
+
 def _leads(parallel: ParallelSettings | None) -> bool:
     return parallel is None or torch.distributed.get_rank() == 0
-
-
-def _agreed(folder: Path, wish: str) -> tuple[torch.dtype, str]:
-    """Precision that rank 0 has found, on all ranks."""
-    return shared(precision.settled(folder, wish) if torch.distributed.get_rank() == 0 else (torch.float32, ""))
 
 
 def _reaches(config: ModelConfig, length: int) -> None:

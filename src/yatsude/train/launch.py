@@ -5,25 +5,27 @@ import datetime
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
+from yatsude import __version__
 from yatsude.errors import RecipeError
 from yatsude.progress import hush, say
 from yatsude.spec.parallel import ParallelSettings
 
 __all__ = ["as_rank", "is_rank", "start"]
 
-RANK = "RANK"
-"""Set by torchrun, Slurm's wrapper and Kubernetes' operators alike."""
+PLACE = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""What torchrun and Kubernetes' operators tell each process."""
 TIMEOUT = datetime.timedelta(minutes=10)
 """A rank that waits so long for another gives up, and with it the job."""
 
 
 def is_rank() -> bool:
     """Whether something has started this process as one of several."""
-    return RANK in os.environ
+    return os.environ.keys() >= PLACE
 
 
 def start(settings: ParallelSettings) -> int:
@@ -53,23 +55,30 @@ def start(settings: ParallelSettings) -> int:
 
 
 @contextlib.contextmanager
-def as_rank(settings: ParallelSettings) -> Iterator[None]:
-    """Take part in the job that has started this process; all ranks but the first are silent."""
+def as_rank(sections: Mapping[str, Any]) -> Iterator[None]:
+    """Take part in the job that has started this process; all ranks but the first are silent.
+
+    `sections` are the settings of what is to be done, which must be those of every rank.
+    """
     torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         if torch.distributed.get_rank():
             hush()
         torch.set_num_threads(1)
-        _same_settings(settings)
+        _same({**sections, "version": __version__})
         yield
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _same_settings(settings: ParallelSettings) -> None:
-    """Every rank must have been started for the same job."""
-    found: list[ParallelSettings] = [settings] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, settings)
+def _same(mine: dict[str, Any]) -> None:
+    """Every rank must have been started for the same job, with the same program."""
+    found = [mine] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
     for rank, theirs in enumerate(found):
-        if theirs != found[0]:
-            raise RecipeError(f"rank {rank} has {theirs}, rank 0 {found[0]}; start all ranks with one recipe")
+        for name, value in theirs.items():
+            if value != found[0][name]:
+                raise RecipeError(
+                    f"rank {rank} has {name} = {value}, rank 0 {found[0][name]}; start all ranks with one recipe and"
+                    " one version"
+                )

@@ -1,6 +1,6 @@
 """A model on the ranks of a job: a `Trainer` of which every rank is a part."""
 
-import os
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 from yatsude.checkpoint import hf, sharded, state
 from yatsude.checkpoint.sharded import InShards, Sharded
 from yatsude.errors import CheckpointError
+from yatsude.files import new_folder
 from yatsude.model.router import Penalties
 from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
@@ -31,7 +32,7 @@ from yatsude.train.sharded import ShardedOptimizer
 __all__ = ["Ranks", "shared"]
 
 A = TypeVar("A")
-SCRATCH = ".scored"
+SCRATCH = "scored"
 
 
 class Ranks:
@@ -101,7 +102,7 @@ class Ranks:
         """Let rank 0 put the model together and score it; a model that fits on no machine is not scored."""
         place = self.folder / SCRATCH
         self._write(place, {}, moments=False)
-        found = evaluate(_whole(InShards(Sharded(place), self.config))) if self.leads else None
+        found = evaluate(_whole(InShards(Sharded(place, check=False), self.config))) if self.leads else None
         if self.leads:
             shutil.rmtree(place)
         score: Score | None = shared(found)
@@ -111,7 +112,7 @@ class Ranks:
     def source(self) -> InShards:
         """The weights of the last state."""
         assert self._saved, "a run ends with a state"
-        return InShards(Sharded(self._saved), self.config)
+        return InShards(Sharded(self._saved, check=False), self.config)
 
     def save(self, place: Path, page: Mapping[str, Any]) -> None:
         """Write a state, every rank its part."""
@@ -123,7 +124,7 @@ class Ranks:
         place = shared(_newest(checkpoints) if self.leads else None)
         if place is None:
             return None
-        found = Sharded(place)
+        found = Sharded(place, check=False)  # rank 0 has done so
         self._saved = place
         return found, found.page
 
@@ -136,20 +137,16 @@ class Ranks:
         self.optimizer.steps = steps
 
     def _write(self, place: Path, page: Mapping[str, Any], moments: bool) -> None:
-        """Write beside the place, and rename when all ranks have."""
-        draft = Path(shared(str(place.with_name(f".{place.name.lstrip('.')}.{os.getpid()}.part"))))
-        if self.leads:
-            shutil.rmtree(place, ignore_errors=True)
-            draft.mkdir(parents=True)
-        torch.distributed.barrier()
-        pieces = [*self.job.pieces(), *self.job.biases()]
-        for name, beside in self.optimizer.moments.items() if moments else ():
-            pieces += self.job.pieces(f"{name}.", beside)
-        sharded.write(draft, torch.distributed.get_rank(), pieces)
-        torch.distributed.barrier()
-        if self.leads:
-            sharded.complete(draft, page)
-            draft.rename(place)
+        """Write beside the place, every rank its part, and rename when all have."""
+        with new_folder(place) if self.leads else contextlib.nullcontext() as draft:
+            folder = Path(shared(str(draft)))
+            pieces = [*self.job.pieces(), *self.job.biases()]
+            for name, beside in self.optimizer.moments.items() if moments else ():
+                pieces += self.job.pieces(f"{name}.", beside)
+            sharded.write(folder, torch.distributed.get_rank(), pieces)
+            torch.distributed.barrier()
+            if self.leads:
+                sharded.complete(folder, page)
         torch.distributed.barrier()
 
     def _of_all_layers(self, mine: list[Tensor], width: int | None = None) -> Tensor:
