@@ -81,6 +81,17 @@ def alone(penalties=None, **changes):
     return told
 
 
+def job_of(model, mesh, **more):
+    """A job that begins with the weights of a whole model."""
+    master = next(model.parameters()).dtype
+    job = Job(model.config, mesh, sequences=SEQUENCES, length=LENGTH, master=master, **more)
+    numbers = model.state_dict()
+    job.allocate()
+    job.fill(lambda name, box: numbers[name][box])
+    job.fill_biases(lambda name, box: numbers[name][box])
+    return job
+
+
 def together(settings, changes, bug=""):
     """By this rank of a job, with a mistake planted in it if one is named."""
     with bugs.BUGS[bug][1]() if bug else contextlib.nullcontext():
@@ -94,7 +105,7 @@ def _together(settings, changes, between=None, save=None, resume=None):
     mesh = Mesh(ParallelSettings(**settings))
     weight = AHEAD if len(model.mtp) else 0.0
     losses = Penalties(**penalties) if penalties else None
-    job = Job(model, mesh, sequences=SEQUENCES, length=LENGTH, dtype=DTYPE, ahead_weight=weight, penalties=losses)
+    job = job_of(model, mesh, dtype=DTYPE, ahead_weight=weight, penalties=losses)
     optimizer = optimizer_of([parameter for _, parameter in job.parameters()])
     if resume:
         restore(job, optimizer, Sharded(resume))

@@ -4,21 +4,14 @@ import steps
 import torch
 from ranks import run
 
-from yatsude.parallel.job import Job, local
+from yatsude.parallel.job import local
 from yatsude.parallel.mesh import Mesh
 from yatsude.spec.parallel import ParallelSettings
 
 
 def gradients(settings, dtype):
     model = steps.model_of().float()
-    job = Job(
-        model,
-        Mesh(ParallelSettings(**settings)),
-        sequences=32,
-        length=16,
-        dtype=getattr(torch, dtype),
-        ahead_weight=0.0,
-    )
+    job = steps.job_of(model, Mesh(ParallelSettings(**settings)), dtype=getattr(torch, dtype))
     inputs, targets, documents = steps.batch(0)
     loss = job.gradient(inputs, targets, documents, [])
     kinds = {(weight.dtype, local(weight.grad).dtype) for _, weight in job.parameters()}

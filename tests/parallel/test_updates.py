@@ -6,7 +6,6 @@ import torch
 from ranks import run
 from torch.distributed.tensor import DTensor
 
-from yatsude.parallel.job import Job
 from yatsude.parallel.mesh import Mesh
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.optimizer import Optimizer
@@ -32,7 +31,7 @@ def updated(settings, muon):
     """Pieces of the weights after two updates by drawn gradients."""
     model = steps.model_of().float()
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
-    job = Job(model, Mesh(ParallelSettings(**settings)), sequences=32, length=16, dtype=torch.float32)
+    job = steps.job_of(model, Mesh(ParallelSettings(**settings)), dtype=torch.float32)
     optimizer = ShardedOptimizer(OptimizerSettings(muon=muon), job)
     for step in range(2):
         for _, weight in job.parameters():
@@ -78,5 +77,5 @@ def test_a_weight_of_one_rank_is_sharded_all_the_same():
 
 
 def _kinds():
-    job = Job(steps.model_of(), Mesh(ParallelSettings()), sequences=32, length=16, dtype=torch.float32)
+    job = steps.job_of(steps.model_of(), Mesh(ParallelSettings()), dtype=torch.float32)
     return all(isinstance(weight, DTensor) for _, weight in job.parameters())

@@ -1,7 +1,6 @@
 """A model in memory, from and to a Hugging Face folder, tensor by tensor.
 
-Reading takes as much memory as the model and one tensor beside it. A model that is cut over a mesh is filled in its
-pieces: each process reads the rows that it holds.
+Reading takes as much memory as the model and one piece beside it. A rank of a job reads the boxes that it holds.
 """
 
 from collections.abc import Mapping
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
 
 from yatsude.checkpoint import write as writer
 from yatsude.checkpoint.folder import Folder
@@ -22,7 +20,7 @@ from yatsude.model.transformer import Transformer
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import Stored, stored
 
-__all__ = ["InMemory", "blank", "fill", "load", "load_quantised", "write"]
+__all__ = ["Boxes", "InMemory", "blank", "fill", "load", "load_quantised", "write"]
 
 Box = tuple[slice, ...]
 """A range in each dimension of a tensor."""
@@ -44,6 +42,26 @@ class InMemory:
 
     def lies(self, name: str) -> None:
         """In no folder: it is in memory."""
+
+
+class Boxes:
+    """The weights of a folder by their names in our model, box by box: what a rank of a job reads of them."""
+
+    def __init__(self, source: Folder) -> None:
+        self.source = source
+        self._parts: dict[str, list[tuple[str, Stored]]] = {}
+        for name, entry in source.tensors.items():
+            self._parts.setdefault(entry.place.tensor, []).append((name, entry))
+
+    def read(self, tensor: str, box: Box) -> Tensor:
+        """Numbers of a box, float32."""
+        found = torch.empty([side.stop - side.start for side in box])
+        for name, entry in self._parts[tensor]:
+            common = _overlap(box, entry, (0, entry.shape[0]))
+            if common:
+                rows, columns, target = common
+                found[target] = self.source.read(name, rows)[columns].reshape(found[target].shape).float()
+        return found
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
@@ -113,7 +131,7 @@ def blank(config: ModelConfig, dtype: torch.dtype, blocks: tuple[int, int] | Non
 
 
 def fill(model: Transformer, source: Folder) -> None:
-    """Fill every weight of a model, whole or cut over a mesh, from a folder of the same config."""
+    """Fill every weight of a model from a folder of the same config."""
     if model.config != source.config:
         raise CheckpointError(
             f"{source.path} is another model than the one to be filled; build it from that config.json"
@@ -135,29 +153,10 @@ def write(model: Transformer, folder: Path, dtype: torch.dtype, shard_bytes: int
 
 
 def _fill(tensor: Tensor, name: str, entry: Stored, source: Folder) -> None:
-    whole, local = _held(tensor)
+    target = tensor[entry.place.index]
     for rows in pieces(entry.shape):
-        found = _overlap(whole, entry, rows or (0, entry.shape[0]))
-        if found:
-            to_read, columns, target = found
-            local[target].copy_(source.read(name, to_read)[columns].reshape(local[target].shape))
-
-
-def _held(tensor: Tensor) -> tuple[Box, Tensor]:
-    """Which part of a tensor this process holds, and the part."""
-    if not isinstance(tensor, DTensor):
-        return tuple(slice(0, size) for size in tensor.shape), tensor
-    box = [slice(0, size) for size in tensor.shape]
-    for dimension, placement in enumerate(tensor.placements):
-        if type(placement) is Shard:  # a strided one is cut in another order
-            cut = box[placement.dim]
-            parts, mine = tensor.device_mesh.size(dimension), tensor.device_mesh.get_local_rank(dimension)
-            step = -(-(cut.stop - cut.start) // parts)
-            start = min(cut.start + mine * step, cut.stop)
-            box[placement.dim] = slice(start, min(start + step, cut.stop))
-        elif not placement.is_replicate():
-            raise CheckpointError(f"a tensor placed as {placement} cannot be filled from a folder")
-    return tuple(box), tensor.to_local()
+        part = target if rows is None else target[slice(*rows)]
+        part.copy_(source.read(name, rows))
 
 
 def _overlap(held: Box, entry: Stored, rows: tuple[int, int]) -> tuple[tuple[int, int], Box, Box] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yatsude.model.native import library
 
-__all__ = ["Dispatcher", "LocalDispatcher", "Route"]
+__all__ = ["Dispatcher", "LocalDispatcher", "Route", "counted"]
 
 MULTIPLE = 32
 """Each expert's rows are filled up to a multiple of this. A product of a size that has not been seen must be set up,
@@ -55,22 +55,33 @@ class LocalDispatcher:
     def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
         """Rows sorted by expert, shape (R, D), and the way back."""
         flat = chosen_NK.flatten()
-        counts_E = torch.bincount(flat, minlength=experts)
+        counts_E = counted(flat, experts)
         multiple = self.multiple if len(flat) >= FEWEST * experts else 1
         filled_E = (counts_E + multiple - 1) // multiple * multiple
         gap_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)
         order = torch.argsort(flat, stable=True)
         row = torch.arange(len(flat), device=flat.device) + gap_E[flat[order]]
         route = Route(
-            token_R=flat.new_zeros(int(filled_E.sum())).index_copy_(0, row, order // chosen_NK.shape[1]),
+            token_R=flat.new_zeros(self.rows(flat, filled_E, multiple)).index_copy_(
+                0, row, order // chosen_NK.shape[1]
+            ),
             row_NK=torch.empty_like(order).index_copy_(0, order, row).view_as(chosen_NK),
             counts_E=filled_E,
         )
         return _Gather.apply(x_ND, route), route
 
+    def rows(self, chosen: Tensor, filled_E: Tensor, multiple: int) -> int:
+        """How many rows there are; a GPU is asked only where some were filled up."""
+        return len(chosen) if multiple == 1 else int(filled_E.sum())
+
     def combine(self, y_RD: Tensor, weights_NK: Tensor, route: Route) -> Tensor:
         """Weighted sum of each token's rows, shape (N, D)."""
         return _Combine.apply(y_RD, weights_NK, route)
+
+
+def counted(chosen: Tensor, experts: int) -> Tensor:
+    """How often each expert was chosen, shape (E,); a GPU need not tell the CPU, as bincount makes it."""
+    return chosen.new_zeros(experts).scatter_add_(0, chosen, torch.ones_like(chosen))
 
 
 class _Gather(torch.autograd.Function):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from yatsude.model import precision
+from yatsude.model.dispatch import counted
 from yatsude.spec.config import ModelConfig
 
 __all__ = ["Penalties", "Router"]
@@ -56,7 +57,7 @@ class Router(nn.Module):
         scores_NE = logits_NE.sigmoid() if self.config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
         with torch.no_grad():
             chosen_NK = torch.topk(self._choice(scores_NE), self.config.num_experts_per_tok, -1, sorted=False).indices
-            self.load += torch.bincount(chosen_NK.flatten(), minlength=self.config.n_routed_experts)
+            self.load += counted(chosen_NK.flatten(), self.config.n_routed_experts)
         weights_NK = scores_NE.gather(1, chosen_NK)
         if self.config.norm_topk_prob:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)

@@ -40,11 +40,16 @@ class AllToAll:
         ranks = self.mesh.size()
         mine_PL = route.counts_E.view(ranks, -1)
         theirs_PL = exchanged_counts(mine_PL, self.mesh)
-        give, take = mine_PL.sum(1).tolist(), theirs_PL.sum(1).tolist()
+        give, take = self.sizes(mine_PL, theirs_PL)
         came_RD = exchanged(rows_RD, take, give, self.mesh)
-        order = _by_expert(theirs_PL)
+        order = _by_expert(theirs_PL, len(came_RD))
         there = Travelled(route.token_R, route.row_NK, theirs_PL.sum(0), route, order, take, give)
         return came_RD.index_select(0, order), there
+
+    def sizes(self, mine_PL: Tensor, theirs_PL: Tensor) -> tuple[list[int], list[int]]:
+        """Rows to give to each rank and to take from it: all that the CPU must know."""
+        give, take = torch.stack((mine_PL.sum(1), theirs_PL.sum(1))).tolist()
+        return give, take
 
     def combine(self, y_RD: Tensor, weights_NK: Tensor, route: Route) -> Tensor:
         """Weighted sum of each token's rows, shape (N, D), once they have come back."""
@@ -70,8 +75,9 @@ def deal(mixture: Mixture, mesh: DeviceMesh) -> None:
     mixture.dispatcher = AllToAll(mesh)
 
 
-def _by_expert(counts_PL: Tensor) -> Tensor:
+def _by_expert(counts_PL: Tensor, rows: int) -> Tensor:
     """Order in which rows that lie by rank, and within a rank by expert, lie by expert."""
     ranks, experts = counts_PL.shape
-    expert = torch.arange(experts, device=counts_PL.device).repeat(ranks).repeat_interleave(counts_PL.flatten())
+    expert = torch.arange(experts, device=counts_PL.device).repeat(ranks)
+    expert = expert.repeat_interleave(counts_PL.flatten(), output_size=rows)
     return torch.argsort(expert, stable=True)

@@ -1,6 +1,5 @@
 """A model cut over ranks as the settings say, and one step's gradient of it."""
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -19,42 +18,46 @@ from yatsude.parallel.context import Context
 from yatsude.parallel.expert import deal
 from yatsude.parallel.mesh import Mesh
 from yatsude.parallel.pipeline import pipeline, stages_of
-from yatsude.parallel.place import Box, cut_of, part_of
+from yatsude.parallel.place import Box, Cut, cut_of, part_of
 from yatsude.parallel.recompute import recompute
 from yatsude.parallel.shard import blocks_of, shard
 from yatsude.parallel.stage import Stage
 from yatsude.parallel.tensor import cut
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.pieces import layers_of
 
-__all__ = ["Job", "Piece", "local"]
+__all__ = ["Job", "Piece", "Read", "local"]
 
 Piece = tuple[str, tuple[int, ...], Box, Tensor]
 """Name and shape of a whole weight, a box of it, and the numbers there."""
 Read = Callable[[str, Box], Tensor]
+"""Numbers of a box of a weight, by its name in the whole model."""
 
 
 class Job:
-    """One rank's part of a model in training.
+    """One rank's part of a model in training: no more of it than that is ever in memory.
 
-    `sequences` and `length` are those of a whole step. `ahead_weight` is of multi-token prediction, `penalties` are the
-    routers' auxiliary losses.
+    `sequences` and `length` are those of a whole step. Products are in `dtype`, weights and their gradients in `master`.
+    `ahead_weight` is of multi-token prediction, `penalties` are the routers' auxiliary losses. Weights begin as shapes;
+    `allocate` gives them memory, and `fill` numbers.
     """
 
     def __init__(
         self,
-        model: Transformer,
+        config: ModelConfig,
         mesh: Mesh,
         *,
         sequences: int,
         length: int,
         dtype: torch.dtype,
+        master: torch.dtype = torch.float32,
         ahead_weight: float = 0.0,
         penalties: Penalties | None = None,
     ) -> None:
         settings = mesh.settings
-        _refuse(model, settings, penalties)
-        self.mesh, self.context = mesh, Context(mesh, length)
+        _refuse(config, settings, penalties)
+        self.config, self.mesh, self.context = config, mesh, Context(mesh, length)
         micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
         parts = settings.batch_ranks * micro_batches
         if sequences % parts:
@@ -62,27 +65,30 @@ class Job:
                 f"train.sequences_per_step = {sequences}: expected a multiple of {parts}, parallel.replicas x dp ="
                 f" {settings.batch_ranks} times {micro_batches} micro-batches"
             )
-        self.twice = model.config.tie_word_embeddings or model.config.num_nextn_predict_layers > 0
+        self.twice = config.tie_word_embeddings or config.num_nextn_predict_layers > 0
         self.share = sequences // settings.batch_ranks
         self.stages = {
-            number: self._stage(model, number, ahead_weight, dtype) for number in stages_of(settings, mesh.stage)
+            number: self._stage(number, ahead_weight, dtype, master) for number in stages_of(settings, mesh.stage)
         }
         if penalties:
             self._penalise(dataclasses.replace(penalties, sequences=sequences))
-        self._cuts = {
-            weight: cut_of(stage.model, name)
-            for stage in self.stages.values()
-            for name, weight in stage.model.named_parameters()
-        }
+        self._cuts: dict[nn.Parameter, Cut] = {}
         hidden = torch.empty(
             self.share // micro_batches,
             len(self.context.tokens_T),
-            model.config.hidden_size,
+            config.hidden_size,
             dtype=dtype,
             device="meta",
             requires_grad=True,
         )
         self._run = pipeline(self.stages, mesh, micro_batches, hidden)
+
+    def allocate(self) -> None:
+        """Give the weights memory, which holds what lay there; routers' biases and counts are 0."""
+        for stage in self.stages.values():
+            stage.allocate(self.mesh.device)
+            for name, weight in stage.model.named_parameters():
+                self._cuts[weight] = cut_of(stage.model, name)
 
     def gradient(self, inputs: Tensor, targets: Tensor, documents: Tensor, ahead: list[tuple[Tensor, Tensor]]) -> float:
         """Add up the gradient of a whole step, (sequences, length) each; the mean main loss in nats comes back.
@@ -92,7 +98,7 @@ class Job:
         mine = slice(self.mesh.batch * self.share, (self.mesh.batch + 1) * self.share)
         scale = 1.0 / max(int((targets != IGNORED).sum()), 1)
         for stage in self.stages.values():
-            stage.scale, stage.loss = scale, 0.0
+            stage.scale, stage.loss = scale, torch.zeros((), dtype=torch.float64, device=self.mesh.device)
         here = self.context.tokens_T
         nothing = inputs.new_empty(len(inputs), 0, inputs.shape[1])
         following, later = (torch.stack(part, 1) for part in zip(*ahead, strict=True)) if ahead else (nothing, nothing)
@@ -104,7 +110,7 @@ class Job:
             later_BPT=later[mine][..., here],
         )
         self._join_copies()
-        loss = torch.tensor(sum(stage.loss for stage in self.stages.values()), dtype=torch.float64)
+        loss = torch.stack([stage.loss for stage in self.stages.values()]).sum()
         return float(summed(loss, self.mesh.everyone))
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -215,10 +221,11 @@ class Job:
         for table in tables:
             table.copy_(total)
 
-    def _stage(self, whole: Transformer, number: int, ahead_weight: float, dtype: torch.dtype) -> Stage:
+    def _stage(self, number: int, ahead_weight: float, dtype: torch.dtype, master: torch.dtype) -> Stage:
         settings = self.mesh.settings
-        layers = layers_of(whole.config, settings)[number]
-        stage = Stage(copy.deepcopy(whole), layers, number, settings.stages, ahead_weight)
+        with torch.device("meta"):
+            whole = Transformer(self.config).to(master)
+        stage = Stage(whole, layers_of(self.config, settings)[number], number, settings.stages, ahead_weight)
         stage.context = self.context
         modules = []
         for block in blocks_of(stage):
@@ -230,9 +237,9 @@ class Job:
         return stage
 
 
-def _refuse(model: Transformer, settings: ParallelSettings, penalties: Penalties | None) -> None:
+def _refuse(config: ModelConfig, settings: ParallelSettings, penalties: Penalties | None) -> None:
     """Refuse models that cannot be cut so."""
-    layers, experts = model.config.num_hidden_layers, model.config.n_routed_experts
+    layers, experts = config.num_hidden_layers, config.n_routed_experts
     if settings.stages > layers:
         raise RecipeError(
             f"parallel.pp = {settings.pp} x stages_per_rank = {settings.stages_per_rank}: {settings.stages} stages, the"
@@ -245,7 +252,7 @@ def _refuse(model: Transformer, settings: ParallelSettings, penalties: Penalties
             f"train.sequence_balance = {penalties.sequence}: it looks at whole sequences, and with parallel.cp ="
             f" {settings.cp} and tp = {settings.tp} no router sees one; use balance_rate"
         )
-    if settings.splits_backward and len(model.mtp) > 1:
+    if settings.splits_backward and config.num_nextn_predict_layers > 1:
         raise RecipeError(
             f"parallel.schedule = '{settings.schedule}': it takes gradients in two steps, which PyTorch can do for one"
             " layer of multi-token prediction at most; choose '1f1b' or 'interleaved'"

@@ -3,6 +3,7 @@
 Shapes: B sequences, T tokens of this rank, S tokens of the sequences, P layers of multi-token prediction.
 """
 
+import torch
 from torch import Tensor, nn
 
 from yatsude.model.documents import Documents
@@ -35,7 +36,7 @@ class Stage(nn.Module):
         """Which tokens this rank has; set before the first step."""
         self.scale = 1.0
         """By which losses are multiplied: 1 over the counted tokens of the whole step."""
-        self.loss = 0.0
+        self.loss = torch.zeros((), dtype=torch.float64)
         """Sum of the main losses since it was last set to 0."""
 
     def forward(
@@ -59,13 +60,21 @@ class Stage(nn.Module):
             return x.clone()  # schedules detach it in place, which a view does not allow
         hidden = self.model.norm(x)
         loss = total = self._loss(hidden, targets_BT, self.scale)
-        self.loss += float(loss.detach())
+        self.loss += loss.detach()
         for number, layer in enumerate(self.model.mtp):
             embedded = self.model.embed_tokens(following_BPT[:, number])
             hidden = layer(hidden, embedded, rotations, mask, self.context.keys)
             weight = self.ahead_weight / len(self.model.mtp)
             total = total + self._loss(hidden, later_BPT[:, number], self.scale * weight)
         return total
+
+    def allocate(self, device: str) -> None:
+        """Give weights that are shapes memory; routers' biases and counts become 0."""
+        self.to_empty(device=device)
+        if self.model.config.tie_word_embeddings and self.is_last:
+            self.model.lm_head.weight = self.model.embed_tokens.weight
+        for buffer in self.buffers():
+            buffer.zero_()
 
     def is_copy(self, name: str) -> bool:
         """Whether a weight of the model is counted on another stage."""

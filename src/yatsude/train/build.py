@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from yatsude import manifest, recipe
-from yatsude.checkpoint import state
+from yatsude.checkpoint import hf, state
 from yatsude.checkpoint.bases import carry
+from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.write import Precision, Weights, write
 from yatsude.errors import MachineError, RecipeError
 from yatsude.files import copy_present, new_folder
 from yatsude.machine import cores, keep_freed_memory, memory
-from yatsude.model.init import initialise
+from yatsude.model.init import Initial, initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
@@ -101,18 +102,19 @@ def build(
         forget(folder)
     sections = {"model": model, STAGE: settings}
     dtype = _precision(folder, settings.precision, parallel)
-    fresh = start.load(base, config) if base else _initialised(config, settings.seed)
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         trainer: Trainer
         if parallel:
             say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
-            trainer = Ranks(settings, parallel, fresh, folder, dtype=dtype)
+            numbers = hf.Boxes(Folder(base)).read if base else Initial(config, settings.seed).read
+            trainer = Ranks(settings, parallel, config, numbers, folder, dtype=dtype)
         else:
+            fresh = start.load(base, config) if base else _initialised(config, settings.seed)
             if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
                 bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)
             candidates = candidates_of(settings, shards)
             trainer = Local(settings, fresh, dtype=dtype, workers=workers, candidates=candidates)
-        del fresh  # its weights are in the trainer's buffers now
+            del fresh  # its weights are in the trainer's buffers now
         loop = Loop(
             settings,
             trainer,

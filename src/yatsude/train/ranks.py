@@ -18,9 +18,10 @@ from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
 from yatsude.parallel.collectives import summed
-from yatsude.parallel.job import Job
+from yatsude.parallel.job import Job, Read
 from yatsude.parallel.mesh import Mesh
 from yatsude.progress import say
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.stored import stored
 from yatsude.train.ahead import shifted
@@ -36,23 +37,27 @@ SCRATCH = "scored"
 
 
 class Ranks:
-    """One rank's part of a `Trainer`; rank 0 tells what happens, and writes what is written once."""
+    """One rank's part of a `Trainer`; rank 0 tells what happens, and writes what is written once.
+
+    `start` gives the numbers of any box of a weight to begin with.
+    """
 
     def __init__(
         self,
         settings: LoopSettings,
         parallel: ParallelSettings,
-        model: Transformer,
+        config: ModelConfig,
+        start: Read,
         folder: Path,
         *,
         dtype: torch.dtype,
     ) -> None:
-        self.settings, self.config, self.folder = settings, model.config, folder
+        self.settings, self.config, self.folder = settings, config, folder
         self.mesh = Mesh(parallel)
         self.leads = torch.distributed.get_rank() == 0
         penalties = Penalties(sequence=settings.sequence_balance, z=settings.router_z)
         self.job = Job(
-            model,
+            config,
             self.mesh,
             sequences=settings.sequences_per_step,
             length=settings.sequence_length,
@@ -60,6 +65,9 @@ class Ranks:
             ahead_weight=settings.mtp_weight,
             penalties=penalties if settings.sequence_balance or settings.router_z else None,
         )
+        self.job.allocate()
+        self.job.fill(start)
+        self.job.fill_biases(start)
         self.optimizer = ShardedOptimizer(settings.optimizer, self.job)
         self._saved: Path | None = None
 
