@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from yatsude import recipe
-from yatsude.cli import plan_lint, plan_serve
+from yatsude.cli import plan_dry, plan_lint, plan_serve
 from yatsude.errors import RecipeError
 from yatsude.plan import bill, rates, screen
 from yatsude.plan.faults import GPU_HOURS, Faults, pause
@@ -22,8 +22,8 @@ from yatsude.spec.settings import ModelSettings
 
 __all__ = ["BELOW", "command"]
 
-BELOW = {"serve": plan_serve.command, "lint": plan_lint.command}
-"""`yatsude plan serve`, `yatsude plan lint`."""
+BELOW = {"serve": plan_serve.command, "lint": plan_lint.command, "dry-run": plan_dry.command}
+"""`yatsude plan serve`, `yatsude plan lint`, `yatsude plan dry-run`."""
 STEP_TOKENS = 2**24
 """Of a step, where no batch is given: as DeepSeek-V3 began with, about."""
 WARMUP = 2000
@@ -49,6 +49,7 @@ def command(
     overlap: Annotated[bool, typer.Option("--overlap", help="Rows travel behind another micro-batch.")] = False,
     calibration: Annotated[Path | None, typer.Option(help="JSON file of measured rates.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the best layout as a recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Play a rank of each stage with the real code.")] = False,
 ) -> None:
     """Search all layouts of a training job: memory, time, cost, communication, and why the others fail."""
     if context.invoked_subcommand:
@@ -88,6 +89,8 @@ def command(
     print(_assumed(job))
     if out:
         _write(out, job, best, preset, told.steps, faults)
+    if dry_run:
+        plan_dry.show(job, best.layout)
 
 
 def _print(job: Job, found: Found, best: Plan) -> None:

@@ -61,10 +61,9 @@ class LocalDispatcher:
         gap_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)
         order = torch.argsort(flat, stable=True)
         row = torch.arange(len(flat), device=flat.device) + gap_E[flat[order]]
+        rows = self.rows(flat, filled_E, multiple)
         route = Route(
-            token_R=flat.new_zeros(self.rows(flat, filled_E, multiple)).index_copy_(
-                0, row, order // chosen_NK.shape[1]
-            ),
+            token_R=flat.new_zeros(rows).index_copy_(0, row, order // chosen_NK.shape[1]),
             row_NK=torch.empty_like(order).index_copy_(0, order, row).view_as(chosen_NK),
             counts_E=filled_E,
         )

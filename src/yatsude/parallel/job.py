@@ -38,7 +38,7 @@ Read = Callable[[str, Box], Tensor]
 class Job:
     """One rank's part of a model in training: no more of it than that is ever in memory.
 
-    `sequences` and `length` are those of a whole step. Products are in `dtype`, weights and their gradients in `master`.
+    `sequences` and `length` are those of a whole step. Products are in `dtype`, weights and gradients in `master`.
     `ahead_weight` is of multi-token prediction, `penalties` are the routers' auxiliary losses. Weights begin as shapes;
     `allocate` gives them memory, and `fill` numbers.
     """

@@ -12,7 +12,7 @@ from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.pieces import Kind
 
-__all__ = ["Product", "attention_flops", "products"]
+__all__ = ["Product", "again", "attention_flops", "products"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,18 @@ def products(job: Job, layout: ParallelSettings, kind: Kind) -> list[Product]:
     if kind == "ahead":
         found += [Product(t, 2 * config.hidden_size, config.hidden_size), head]
     return found
+
+
+def again(job: Job, layout: ParallelSettings, kind: Kind) -> list[Product]:
+    """Those that full recomputation makes a second time: it stops at the last result that somebody needs.
+
+    Nobody needs what dense layers and shared experts give out, nor what a layer that predicts further ahead does around
+    its block.
+    """
+    if kind in ("embedding", "head"):
+        return []
+    found = products(job, layout, "mixture" if kind == "ahead" else kind)
+    return found[:-1] if kind == "dense" or job.config.n_shared_experts else found
 
 
 def attention_flops(job: Job, layout: ParallelSettings) -> float:

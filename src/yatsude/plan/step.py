@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from yatsude.plan.activations import moved
 from yatsude.plan.job import Job, micro_batches, remembered
 from yatsude.plan.memory import by_kind, parts, stays_gathered, weights
-from yatsude.plan.products import Product, attention_flops, products
+from yatsude.plan.products import Product, again, attention_flops, products
 from yatsude.plan.rates import Rates
 from yatsude.plan.traffic import Flow, layer_flows, seconds, shard_flows
 from yatsude.spec.counts import training_flops
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.pieces import Held, Kind, held
 
-__all__ = ["Step", "bubble", "step"]
+__all__ = ["Step", "bubble", "flops", "step"]
 
 ATTENTION_BACKWARD = 2.5
 """Products of a fused attention's backward pass over those of its forward: five over two."""
@@ -95,6 +95,18 @@ def step(job: Job, layout: ParallelSettings) -> Step:
     )
 
 
+def flops(job: Job, layout: ParallelSettings, rank: int) -> float:
+    """Arithmetic of a step of pipeline rank `rank`, what is computed again included; Muon's is left out."""
+    found = 0.0
+    for kind, count in parts(job.config, held(job.config, layout)[rank]):
+        work = sum(product.flops for product in products(job, layout, kind))
+        looks = attention_flops(job, layout) if kind not in ("embedding", "head") else 0.0
+        repeated = sum(product.flops for product in again(job, layout, kind)) + looks
+        more = {"none": 0.0, "selective": looks, "full": repeated}[layout.recompute]
+        found += count * (3 * work + (1 + ATTENTION_BACKWARD) * looks + more)
+    return micro_batches(layout) * found
+
+
 def bubble(layout: ParallelSettings, one: Pass) -> float:
     """Seconds that a rank waits in a step, for the F, B and W of its micro-batches.
 
@@ -121,8 +133,8 @@ def _rank_pass(job: Job, layout: ParallelSettings, mine: Held) -> Pass:
     found = Pass()
     for kind, count in parts(job.config, mine):
         found = found.plus(_layer(job, layout, kind), count)
-    again = {"none": 0.0, "selective": found.elements, "full": found.again}[layout.recompute]
-    return dataclasses.replace(found, inputs=found.inputs + again)
+    more = {"none": 0.0, "selective": found.elements, "full": found.again}[layout.recompute]
+    return dataclasses.replace(found, inputs=found.inputs + more)
 
 
 @remembered
@@ -135,11 +147,12 @@ def _layer(job: Job, layout: ParallelSettings, kind: Kind) -> Pass:
     waits = sum(seconds(flow, rates) for flow in flows if flow.axis != "ep")
     launches = KERNELS[kind] * rates.launch
     forward = max(work + looks + elements, launches) + waits
+    repeated = sum(_seconds(product, rates, job) for product in again(job, layout, kind))
     return Pass(
         forward=forward,
         inputs=max(work + ATTENTION_BACKWARD * looks + 2 * elements, launches) + waits,
         weights=max(work, launches),
-        again=0.0 if kind in ("embedding", "head") else forward,
+        again=max(repeated + looks + elements, launches) + waits if repeated else 0.0,
         elements=0.0 if kind in ("embedding", "head") else elements,
         exchange=sum(seconds(flow, rates) for flow in flows if flow.axis == "ep"),
     )

@@ -131,12 +131,18 @@ def _pipeline(job: Job, layout: ParallelSettings, rank: int) -> Iterator[Flow]:
     """Hidden states to the next stage and gradients back: each boundary a send and a receive a micro-batch."""
     if layout.pp == 1:
         return
+    mine = held(job.config, layout)[rank]
+    across = layout.shard_ranks * layout.replicas >= job.accelerator.node
     size = B * tokens(job, layout) * job.config.hidden_size
+    config = job.config
+    ends = mine.first != mine.last and (config.num_nextn_predict_layers > 0 or config.tie_word_embeddings)
+    if ends:  # first and last stage have the embedding, and add up its gradients
+        table = WIDTH[job.gradients] * config.vocab_size * config.hidden_size / layout.shard_ranks
+        yield Flow("pp", "all-reduce", 1, table, 0.0 if across else table, table if across else 0.0)
     sent = 2 * layout.stages_per_rank - (rank == 0) - (_last(layout) == rank)
     if layout.schedule in ("zbv", "dualpipev"):  # the turn of the V stays in its rank
         sent -= 2 * (rank == layout.pp - 1)
     calls = max(sent, 0) * micro_batches(layout)
-    across = layout.shard_ranks * layout.replicas >= job.accelerator.node
     total = calls * size
     yield Flow("pp", "send", calls, total, 0.0 if across else total, total if across else 0.0)
 

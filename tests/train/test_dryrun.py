@@ -1,0 +1,47 @@
+"""A rank that is only played takes what a real one takes: parameters, states, arithmetic, exchanges, memory."""
+
+import contextlib
+import math
+
+import pytest
+from ranks import run
+
+from yatsude.spec.parallel import ParallelSettings
+from yatsude.spec.presets import preset
+from yatsude.train import dryrun
+from yatsude.train.dryrun import Task, stage_ranks
+from yatsude.train.settings import LoopSettings, OptimizerSettings
+from yatsude.train.tracker import Tracker
+
+TWO = {"stages_per_rank": 2}
+LAYOUTS = {
+    "dp2 ep2": {"dp": 2, "ep": 2},
+    "tp2, computed again": {"tp": 2, "recompute": "full"},
+    "cp2 ep2": {"cp": 2, "ep": 2},
+    "pp2 replicas2": {"pp": 2, "replicas": 2},
+    "pp2 zbv": {"pp": 2, "schedule": "zbv", **TWO},
+    "pp2 dp2 tp2 ep4": {"pp": 2, "dp": 2, "tp": 2, "ep": 4},
+}
+
+
+def task(layout, **more):
+    config = preset("nano", num_hidden_layers=4, num_nextn_predict_layers=1, vocab_size=2048)
+    train = LoopSettings(sequences_per_step=16, sequence_length=256, optimizer=OptimizerSettings(muon=False))
+    return Task(config=config, train=train, layout=ParallelSettings(**layout), kernels=False, **more)
+
+
+def real(wanted):
+    return dryrun.steps(wanted, Tracker(), contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_played_ranks_are_as_real_ones(name):
+    wanted = task(LAYOUTS[name])
+    truth = run(wanted.layout.ranks, real, wanted)
+    for played in dryrun.dry_run(wanted, stage_ranks(wanted.layout)):
+        true = truth[played.rank]
+        assert (played.parameters, played.optimizer) == (true.parameters, true.optimizer)
+        assert played.step.flops == true.step.flops
+        assert played.step.exchanged == true.step.exchanged
+        assert math.isclose(played.step.steady, true.step.steady, rel_tol=1e-3)
+        assert math.isclose(played.step.peak, true.step.peak, rel_tol=0.03)
