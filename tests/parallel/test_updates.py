@@ -6,6 +6,7 @@ import torch
 from ranks import run
 from torch.distributed.tensor import DTensor
 
+from yatsude.errors import RecipeError
 from yatsude.parallel.mesh import Mesh
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.optimizer import Optimizer
@@ -27,12 +28,12 @@ def gradient(name, shape, step):
     return torch.randn(shape, generator=generator)
 
 
-def updated(settings, muon):
+def updated(settings, muon, states="fp32"):
     """Pieces of the weights after two updates by drawn gradients."""
     model = steps.model_of().float()
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
     job = steps.job_of(model, Mesh(ParallelSettings(**settings)), dtype=torch.float32)
-    optimizer = ShardedOptimizer(OptimizerSettings(muon=muon), job)
+    optimizer = ShardedOptimizer(OptimizerSettings(muon=muon, states=states), job)
     for step in range(2):
         for _, weight in job.parameters():
             weight.grad = torch.zeros_like(weight)
@@ -57,6 +58,26 @@ def test_every_layout_updates_alike(muon):
         together = whole(run(ParallelSettings(**settings).ranks, updated, settings, muon))
         assert alone.keys() == together.keys()
         assert all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_narrow_moments_move_weights_almost_alike(muon):
+    wide, narrow = (whole(run(1, updated, {}, muon, states)) for states in ("fp32", "bf16"))
+    layout = LAYOUTS["dp2 tp2 ep4"]
+    cut = whole(run(ParallelSettings(**layout).ranks, updated, layout, muon, "bf16"))
+    start = steps.model_of().float().state_dict()
+    for name, weight in wide.items():
+        moved = (weight - start[name]).norm()
+        assert (narrow[name] - weight).norm() < 0.01 * moved
+        assert torch.equal(narrow[name], cut[name])
+    assert any(not torch.equal(narrow[name], wide[name]) for name in wide)
+
+
+def test_narrow_moments_that_would_stand_still_are_refused():
+    with pytest.raises(RecipeError, match=r"averages that move by 0\.001 a step"):
+        OptimizerSettings(states="bf16", beta2=0.999)
+    with pytest.raises(RecipeError, match="one process keeps its moments in float32"):
+        Optimizer(OptimizerSettings(states="bf16"), Weights(steps.model_of().float(), torch.float32, 1))
 
 
 @pytest.mark.parametrize("muon", [False, True])

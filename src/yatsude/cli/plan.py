@@ -133,7 +133,11 @@ def _write(out: Path, job: Job, best: Plan, preset: str, steps: int, faults: Fau
         "sequences_per_step": job.batch,
         "warmup": float(f"{min(WARMUP / steps, 0.1):.2g}"),
         "checkpoint_steps": max(round(saved), 1),
-        "optimizer": {"muon": job.optimizer == "muon", "rate": float(f"{usual_rate(flops):.2g}")},
+        "optimizer": {
+            "muon": job.optimizer == "muon",
+            "rate": float(f"{usual_rate(flops):.2g}"),
+            "states": job.states,
+        },
     }
     sections = {"model": ModelSettings(preset=preset), "train": train, "parallel": best.layout}
     comment = f"# {preset} on {job.gpus} {job.accelerator.name}: about {best.step.tokens_a_second:,.0f} tokens/s each"

@@ -47,6 +47,7 @@ def command(
         sequence=train.sequence_length,
         batch=train.sequences_per_step,
         optimizer="muon" if train.optimizer.muon else "adamw",
+        states=train.optimizer.states,
         imbalance=imbalance,
     )
     show(job, layout, rank or ())
@@ -62,12 +63,12 @@ def show(job: Job, layout: ParallelSettings, ranks: Sequence[int] = ()) -> None:
         raise RecipeError(f"{wrong.key} = {wrong.value}: {wrong.message}")
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
-    if job.precision == "fp8" or job.states == "bf16":
-        say("the dry run is of bf16 products and float32 states: what training has so far")
+    if job.precision == "fp8":
+        say("the dry run is of bf16 products: training has no others so far")
     train = LoopSettings(
         sequences_per_step=job.batch,
         sequence_length=job.sequence,
-        optimizer=OptimizerSettings(muon=job.optimizer == "muon"),
+        optimizer=OptimizerSettings(muon=job.optimizer == "muon", states=job.states),
     )
     task = Task(config=job.config, train=train, layout=layout, imbalance=job.imbalance)
     ranks = ranks or stage_ranks(layout)

@@ -32,6 +32,7 @@ def command(
         sequence=train.sequence_length,
         batch=train.sequences_per_step,
         optimizer="muon" if train.optimizer.muon else "adamw",
+        states=train.optimizer.states,
     )
     plan, faults = evaluate(job, layout), Faults(gpus=layout.ranks, gpu_hours=gpu_hours, save=pause(job, layout))
     training = Training(

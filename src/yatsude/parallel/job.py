@@ -119,28 +119,31 @@ class Job:
             yield from stage.model.named_parameters()
 
     def pieces(
-        self, prefix: str = "", beside: Callable[[nn.Parameter], Tensor] = torch.Tensor.detach
+        self, prefix: str = "", beside: Callable[[nn.Parameter], Tensor | None] = torch.Tensor.detach
     ) -> Iterator[Piece]:
-        """What this rank has to write: its weights, or what lies `beside` each of them, under a prefix.
+        """What this rank has to write: its weights, or what lies `beside` them, under a prefix.
 
         Replicas have the same, so only the first one writes; a weight that two stages have is written by the first.
         """
         for stage in self.stages.values() if self.mesh.replica == 0 else ():
             for name, weight in stage.model.named_parameters():
-                if stage.is_copy(name):
+                found = None if stage.is_copy(name) else beside(weight)
+                if found is None:
                     continue
-                part = part_of(weight, self._cuts[weight])
-                numbers = local(beside(weight))
+                part, numbers = part_of(weight, self._cuts[weight]), local(found)
                 for here, there in part.boxes:
                     yield prefix + name, part.shape, there, numbers[here]
 
     def fill(
-        self, read: Read, prefix: str = "", beside: Callable[[nn.Parameter], Tensor] = torch.Tensor.detach
+        self, read: Read, prefix: str = "", beside: Callable[[nn.Parameter], Tensor | None] = torch.Tensor.detach
     ) -> None:
-        """Fill this rank's weights, or what lies `beside` each of them, with the boxes that `read` finds."""
+        """Fill this rank's weights, or what lies `beside` them, with the boxes that `read` finds."""
         for stage in self.stages.values():
             for name, weight in stage.model.named_parameters():
-                numbers = local(beside(weight))
+                found = beside(weight)
+                if found is None:
+                    continue
+                numbers = local(found)
                 for here, there in part_of(weight, self._cuts[weight]).boxes:
                     numbers[here] = read(prefix + name, there).to(numbers.dtype)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from yatsude.errors import RecipeError
 from yatsude.model.native import library
 from yatsude.train.settings import OptimizerSettings
 from yatsude.train.weights import Slice, Weights
@@ -23,6 +24,11 @@ class Optimizer:
     """Updates float32 masters from one float32 gradient."""
 
     def __init__(self, settings: OptimizerSettings, weights: Weights) -> None:
+        if settings.states != "fp32":
+            raise RecipeError(
+                f"optimizer.states = '{settings.states}': one process keeps its moments in float32; leave it at 'fp32',"
+                " or cut the job over ranks"
+            )
         self.settings, self.weights = settings, weights
         self.steps = 0
         self.first = torch.zeros_like(weights.master)

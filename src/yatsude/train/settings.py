@@ -1,12 +1,15 @@
 """Settings of training, without torch."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from yatsude.errors import RecipeError
 from yatsude.spec.settings import Precision
 
 __all__ = ["LoopSettings", "OptimizerSettings", "TrainSettings"]
+
+BF16_STEP = 2**-6
+"""The least share of a new gradient in an average of 8 bits: four times what a rounding can swallow."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,17 @@ class OptimizerSettings:
     momentum: float = 0.95
     weight_decay: float = 0.1
     clip: float = 1.0
+    states: Literal["fp32", "bf16"] = "fp32"
+    """Precision in which a job of ranks keeps its moments (DeepSeek-V3, section 3.3.3: bf16)."""
+
+    def __post_init__(self) -> None:
+        """Refuse averages that would stand still."""
+        step = 1 - max(self.beta1, self.beta2, self.momentum)
+        if self.states == "bf16" and step < BF16_STEP:
+            raise RecipeError(
+                f"optimizer.states = 'bf16': averages that move by {step:.3g} a step are rounded back to what they"
+                f" were; keep beta1, beta2 and momentum at {1 - BF16_STEP:.4g} at most, or states at 'fp32'"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
