@@ -92,7 +92,7 @@ class _Attend(torch.autograd.Function):
             block = kept[number] if kept else _weights(ctx, query, key, rows, seen)
             grad_value[:, seen].baddbmm_(block.mT, grad[:, rows])
             grad_weights = torch.bmm(grad[:, rows], value[:, seen].mT)
-            grad_scores = _gradient(ctx, grad_weights, block, rows, seen, key.shape[1])
+            grad_scores = _gradient(ctx, grad_weights, block, rows, seen, (query.shape[1], key.shape[1]))
             torch.bmm(grad_scores, key[:, seen], out=grad_query[:, rows])
             grad_key[:, seen].baddbmm_(grad_scores.mT, query[:, rows])
         mine = (part.unflatten(0, ctx.shape) for part in (grad_query, grad_key, grad_value))
@@ -124,12 +124,13 @@ def _mask(mask: Mask, rows: slice, seen: slice, like: Tensor) -> Tensor | None:
     return None if mask is None else mask[:, rows, seen].to(like.dtype)
 
 
-def _gradient(ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, seen: slice, keys: int) -> Tensor:
-    """Gradient of query · keyᵀ from that of the weights, which may be overwritten."""
+def _gradient(
+    ctx: Any, grad_weights: Tensor, block: Tensor, rows: slice, seen: slice, sizes: tuple[int, int]
+) -> Tensor:
+    """Gradient of query · keyᵀ from that of the weights, which may be overwritten; `sizes`: of queries and keys."""
     if not ctx.compiled:
         return torch.ops.aten._softmax_backward_data(grad_weights, block, -1, block.dtype).mul_(ctx.scale)
-    queries = ctx.saved_tensors[0].shape[1]
-    first = _first(rows.start, queries, keys, ctx.mask) - seen.start
+    first = _first(rows.start, *sizes, ctx.mask) - seen.start
     library.call("weights_backward", grad_weights, block, *block.shape, first, ctx.scale)
     return grad_weights
 

@@ -21,11 +21,12 @@ class Experts(nn.Module):
         experts, hidden, width = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.product = grouped_product
 
     def forward(self, x_RD: Tensor, counts_E: Tensor) -> Tensor:
         """Apply expert e to its `counts_E[e]` rows, in order; shape (R, D) stays."""
-        hidden = swiglu(grouped_product(x_RD, self.gate_up_proj, counts_E))
-        return grouped_product(hidden, self.down_proj, counts_E)
+        hidden = swiglu(self.product(x_RD, self.gate_up_proj, counts_E))
+        return self.product(hidden, self.down_proj, counts_E)
 
 
 def grouped_product(x_RI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:

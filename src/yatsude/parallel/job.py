@@ -16,6 +16,7 @@ from yatsude.model.transformer import Transformer
 from yatsude.parallel.collectives import summed
 from yatsude.parallel.context import Context
 from yatsude.parallel.expert import deal
+from yatsude.parallel.float8 import in_float8
 from yatsude.parallel.mesh import Mesh
 from yatsude.parallel.pipeline import pipeline, stages_of
 from yatsude.parallel.place import Box, Cut, cut_of, part_of
@@ -39,8 +40,8 @@ class Job:
     """One rank's part of a model in training: no more of it than that is ever in memory.
 
     `sequences` and `length` are those of a whole step. Products are in `dtype`, weights and gradients in `master`.
-    `ahead_weight` is of multi-token prediction, `penalties` are the routers' auxiliary losses. Weights begin as shapes;
-    `allocate` gives them memory, and `fill` numbers.
+    `ahead_weight` is of multi-token prediction, `penalties` are the routers' auxiliary losses; with `float8` the
+    products of the layers are in FP8. Weights begin as shapes; `allocate` gives them memory, and `fill` numbers.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Job:
         master: torch.dtype = torch.float32,
         ahead_weight: float = 0.0,
         penalties: Penalties | None = None,
+        float8: bool = False,
     ) -> None:
         settings = mesh.settings
         _refuse(config, settings, penalties)
-        self.config, self.mesh, self.context = config, mesh, Context(mesh, length)
+        self.config, self.mesh, self.context, self.float8 = config, mesh, Context(mesh, length), float8
         micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
         parts = settings.batch_ranks * micro_batches
         if sequences % parts:
@@ -235,6 +237,8 @@ class Job:
             modules += cut(block, self.mesh.tp)
             if isinstance(block.mlp, Mixture):
                 deal(block.mlp, self.mesh.ep)
+            if self.float8:
+                in_float8(block)
             recompute(block, settings.recompute)
         shard(stage, modules, self.mesh, dtype)
         return stage

@@ -162,7 +162,11 @@ def _shape(model: ModelSettings, settings: TrainSettings, tokens: Path, vocab_si
 
 
 def _precision(folder: Path, wish: str, parallel: ParallelSettings | None) -> torch.dtype:
-    """Precision of the run; rank 0 finds it for all."""
+    """Precision of the run, in FP8 that of what is around such products; rank 0 finds it for all."""
+    if parallel and wish == "fp8":
+        precision.refuse_without_float8()
+        say("precision: fp8, as the recipe says; around its products bf16")
+        return torch.bfloat16
     found = precision.settled(folder, wish) if _leads(parallel) else (torch.float32, "")
     dtype, reason = shared(found) if parallel else found
     say(f"precision: {reason}")

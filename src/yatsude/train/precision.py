@@ -5,17 +5,22 @@ from pathlib import Path
 
 import torch
 
+from yatsude.errors import MachineError, RecipeError
 from yatsude.files import new_file
 
-__all__ = ["choose", "settled"]
+__all__ = ["choose", "refuse_without_float8", "settled"]
 
 NOTE = "precision.txt"
 ROWS, INNER, COLUMNS = 512, 512, 1024
 SECONDS = 0.15
+FLOAT8 = (8, 9)
+"""Compute capability from which GPUs have such products."""
 
 
 def choose(wish: str) -> tuple[torch.dtype, str]:
     """Precision for a recipe's word (`auto`, `bf16`, `fp32`), and the reason in words."""
+    if wish == "fp8":
+        raise RecipeError("precision = 'fp8' is for a job of ranks, see [parallel]; choose 'auto'")
     if wish != "auto":
         return (torch.bfloat16 if wish == "bf16" else torch.float32), f"{wish}, as the recipe says"
     speed = {dtype: _giga_flops(dtype) for dtype in (torch.bfloat16, torch.float32)}
@@ -25,6 +30,15 @@ def choose(wish: str) -> tuple[torch.dtype, str]:
         f"{name}: products run at {speed[torch.bfloat16]:.0f} GFLOP/s in bf16 and"
         f" {speed[torch.float32]:.0f} in fp32 on one core"
     )
+
+
+def refuse_without_float8() -> None:
+    """Refuse GPUs that have no products in FP8."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < FLOAT8:
+        name = torch.cuda.get_device_name()
+        raise MachineError(
+            f"precision = 'fp8': {name} has no products in FP8, Ada and Hopper are the first; use 'bf16'"
+        )
 
 
 def settled(folder: Path, wish: str) -> tuple[torch.dtype, str]:

@@ -64,6 +64,7 @@ class Ranks:
             dtype=dtype,
             ahead_weight=settings.mtp_weight,
             penalties=penalties if settings.sequence_balance or settings.router_z else None,
+            float8=settings.precision == "fp8",
         )
         self.job.allocate()
         self.job.fill(start)

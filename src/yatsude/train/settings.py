@@ -64,8 +64,8 @@ class LoopSettings:
     """Weight of the loss of the layers of multi-token prediction together, where the model has some."""
     separate_documents: bool = True
     """A token sees its own document only, not its neighbours in the packed sequence."""
-    precision: Precision = "auto"
-    """Precision of the products; masters and the optimizer's state are always float32."""
+    precision: Precision | Literal["fp8"] = "auto"
+    """Precision of the products; masters are always float32. "fp8" is for jobs of ranks."""
     workers: int = 0
     """Threads that each take a share of the sequences; 0: one a core."""
     seed: int = 0
