@@ -5,6 +5,8 @@
  "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
  "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
 {"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
+{"step": 100, "skipped": [3200, 3839], "why": "loss spikes: 9.1 at step 120, ..."}      samples that were left out
+{"step": 100, "changed": {"train.steps": [1000, 2000]}}                      settings that a resume brought
 """
 
 import json
@@ -30,6 +32,9 @@ class Silent:
 
     def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
         """Tell nothing of a score."""
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Tell nothing of what happened."""
 
     def close(self) -> None:
         """End nothing."""
@@ -69,6 +74,10 @@ class Monitor:
             f" in validation, training loss {figures['loss']:.3f} nats a token, {figures['seconds']:.0f} s"
             + (f", {balance}" if balance else "")
         )
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Log what happened beside the steps."""
+        self._write(line)
 
     def close(self) -> None:
         """Finish the file."""
