@@ -102,7 +102,7 @@ def test_an_unknown_key_of_a_recipe_names_the_nearest(fails, run, tmp_path):
 def test_other_settings_do_not_touch_a_finished_run(fails, run):
     before = content(run)
     line = fails("train", "--run", run, *sets(*SMALL, "train.seed=9"))
-    assert "holds a run with other settings or other text; give another --run, or --restart" in line
+    assert "holds a run with other settings or other text (train.seed: 0 → 9); give another --run, or --restart" in line
     assert content(run) == before
 
 

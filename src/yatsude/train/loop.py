@@ -310,7 +310,7 @@ class Loop:
         """See what became of the state that was begun; whether nothing is wrong with it."""
         written = self.trainer.saved(wait)
         if written and written.error:
-            say(f"step {self.step:,}: no checkpoint is written, training goes on from the one before: {written.error}")
+            say(f"{written.place.name} is not written ({written.error}); the state before it stays")
             return False
         if written and self.trainer.leads:
             settings = self.settings
