@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_leaves_the_old_state(tmp
     for states, errors, end in on(DP2, loops.refusing, tmp_path, DP2, 0, 9):
         assert states == ["step-00000002", "step-00000004"]
         assert all(errors)
-        assert end.startswith("the last state could not be written")
+        assert end.startswith("the last state is not written: rank 0 (")
 
 
 def test_a_batch_that_is_no_number_is_left_out_by_every_rank_and_every_layout(tmp_path):

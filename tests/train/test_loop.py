@@ -283,7 +283,7 @@ def test_a_disk_that_is_full_at_the_end_is_an_error(tmp_path, loop_in, monkeypat
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(tensors, "save_file", full)
-    with pytest.raises(MachineError, match="the last state could not be written; make room"):
+    with pytest.raises(MachineError, match="the last state is not written: disk full while writing"):
         loop_in(tmp_path).run()
 
 

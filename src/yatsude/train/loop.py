@@ -145,6 +145,7 @@ class Loop:
         self._best = math.inf
         self._scored = -1
         self._pause = 0.0
+        self._refused = ""
         self._notes: list[dict[str, Any]] = []
         self._restore(allow)
 
@@ -179,7 +180,7 @@ class Loop:
                     if self._is_kept() or (better and self.settings.keep_best):
                         self._save()
             if not self._settle(wait=True):
-                raise MachineError("the last state could not be written; make room and run the same command again")
+                raise MachineError(f"the last state is not written: {self._refused}")
         except TrainingError:
             self._settle(wait=True)  # all ranks come here, so what they were writing is finished
             raise
@@ -310,6 +311,7 @@ class Loop:
         """See what became of the state that was begun; whether nothing is wrong with it."""
         written = self.trainer.saved(wait)
         if written and written.error:
+            self._refused = written.error
             say(f"{written.place.name} is not written ({written.error}); the state before it stays")
             return False
         if written and self.trainer.leads:

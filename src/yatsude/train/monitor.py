@@ -18,7 +18,7 @@ from torch import Tensor
 
 from yatsude.files import new_file
 from yatsude.model.router_stats import relative_load
-from yatsude.progress import say
+from yatsude.progress import say, say_once
 from yatsude.train.evenness import STEPS, Evenness
 
 __all__ = ["Monitor", "Silent", "read_log"]
@@ -47,7 +47,8 @@ class Monitor:
         kept = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
         with new_file(path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._stream = path.open("a", encoding="utf-8")
+        self._stream = path.open("ab", buffering=0)
+        self._waiting = b""
         self._evenness = Evenness()
         for line in [line for line in kept if "load" in line][-2 * STEPS :]:
             self._evenness.add(line["load"])
@@ -84,8 +85,12 @@ class Monitor:
         self._stream.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(line) + "\n")
-        self._stream.flush()
+        """Add a line; on a full disk it waits, and is written with those that follow."""
+        self._waiting += (json.dumps(line) + "\n").encode()
+        try:
+            self._waiting = self._waiting[self._stream.write(self._waiting) :]
+        except OSError as error:
+            say_once(f"{self._stream.name}: {error.strerror}; the log waits for room, training goes on")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
