@@ -140,6 +140,40 @@ def refusing(folder, layout, rank, failures):
     return sorted(path.name for path in (Path(folder) / "checkpoints").iterdir()), lines, end
 
 
+def filled(folder, layout, disk):
+    """A job whose disk is full from its third step to its sixth: its states, what became of each, and its log."""
+    lines, filler = [], disk / "filler"
+
+    def act():
+        number = len(source.seen)
+        if me() == 0 and number == 2:
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(1 << 12))
+        if me() == 0 and number == 5:
+            filler.unlink()
+        torch.distributed.barrier()
+
+    source = Asked()
+    plain, source.batch = source.batch, lambda first, count: act() or plain(first, count)
+    loop = loop_of(Path(folder), layout, source=source)
+    saved = loop.trainer.saved
+    loop.trainer.saved = lambda wait: note(saved(wait), lines)
+    loop.run()
+    states = sorted(path.name for path in (Path(folder) / "checkpoints").iterdir())
+    return states, lines, [line["step"] for line in read_log(Path(folder) / "log.jsonl")]
+
+
+def spiking(folder, layout, at, **settings):
+    """Batches that a run takes when the loss of one is told 5 nats too high."""
+    source = Asked()
+    loop = loop_of(Path(folder), layout, source=source, spikes=1, **settings)
+    gradient = loop.trainer.gradient
+    loop.trainer.gradient = lambda batch, step: gradient(batch, step) + 5.0 * (source.seen[-1] == at * 8)
+    loop.run()
+    return [n // 8 for n in source.seen], loop.guard.state()
+
+
 def note(written, lines):
     if written:
         lines.append(written.error)

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import socket
+import subprocess
 
 import loops
 import pytest
@@ -71,6 +73,32 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_leaves_the_old_state(tmp
         assert states == ["step-00000002", "step-00000004"]
         assert all(errors)
         assert end.startswith("the last state is not written: rank 0 (")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs to mount a disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_job_goes_on_while_its_disk_is_full(disk):
+    for states, errors, logged in on(DP2, loops.filled, disk / "run", DP2, disk):
+        assert states == ["step-00000006", "step-00000008"]
+        assert [bool(error) for error in errors[1:]] == [True, False, False]  # the first may have come too late
+        assert "No space left on device" in errors[1] or "disk full" in errors[1]
+        assert logged == list(range(1, 9))
+
+
+def test_ranks_go_back_over_a_spike_together(tmp_path):
+    taken = on(DP2, loops.spiking, tmp_path, DP2, 62, steps=64, checkpoint_steps=25, sequence_length=8)
+    assert taken[0] == taken[1]
+    assert taken[0][0] == [*range(63), *range(63, 63 + 14)]
 
 
 def test_a_batch_that_is_no_number_is_left_out_by_every_rank_and_every_layout(tmp_path):

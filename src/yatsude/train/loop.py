@@ -312,7 +312,8 @@ class Loop:
         written = self.trainer.saved(wait)
         if written and written.error:
             self._refused = written.error
-            say(f"{written.place.name} is not written ({written.error}); the state before it stays")
+            why = written.error.partition(";")[0]  # what to do follows, for a run that has ended
+            say(f"{written.place.name} is not written ({why}); the state before it stays, training goes on")
             return False
         if written and self.trainer.leads:
             settings = self.settings
