@@ -20,10 +20,18 @@ def on(layout, function, *args, **more):
     return run(ParallelSettings(**layout).ranks, functools.partial(function, **more), *args)
 
 
+def soak(*values):
+    return pytest.param(*values, marks=pytest.mark.soak)
+
+
+FOUR = {"dp": 2, "tp": 2, "ep": 4}
+ZBV = {"pp": 2, "schedule": "zbv", "stages_per_rank": 2}
+HSDP = {"dp": 2, "replicas": 2, "recompute": "full"}
 WAYS = [
     (DP2, PP2),
-    pytest.param({"dp": 2, "tp": 2, "ep": 4}, {"pp": 2, "replicas": 2}, marks=pytest.mark.soak),
-    pytest.param({"cp": 2}, {"dp": 4, "ep": 2}, marks=pytest.mark.soak),
+    soak(FOUR, {"pp": 2, "replicas": 2}),
+    soak({"cp": 2}, {"dp": 4, "ep": 2}),
+    soak(ZBV, {"dp": 2, "cp": 2}),
 ]
 
 
@@ -47,9 +55,13 @@ def test_a_run_goes_on_in_another_layout_with_the_same_samples_and_losses(tmp_pa
     [
         (DP2, 1, "layers.2.mlp.experts.down_proj", "gradient", "gradient of layers.2.mlp.experts.down_proj"),
         (DP2, 1, "layers.1.self_attn.o_proj.weight", "weight", "weight layers.1.self_attn.o_proj.weight"),
-        (PP2, 0, "layers.1.mlp.weight", "output", "layers.1.mlp"),
+        (PP2, 0, "layers.1.mlp.x", "output", "layers.1.mlp"),
+        soak(FOUR, 2, "layers.3.self_attn.o_proj.weight", "gradient", "gradient of layers.3.self_attn.o_proj.weight"),
+        soak(ZBV, 1, "layers.2.mlp.experts.down_proj", "gradient", "gradient of layers.2.mlp.experts.down_proj"),
+        soak(HSDP, 3, "lm_head.weight", "gradient", "gradient of lm_head.weight"),
+        soak(HSDP, 3, "layers.1.mlp.x", "output", "layers.1.mlp"),
+        soak({"cp": 2}, 1, "embed_tokens.weight", "gradient", "gradient of embed_tokens.weight"),
     ],
-    ids=["gradient", "weight", "output on the first stage"],
 )
 def test_the_rank_is_named_where_numbers_end(tmp_path, layout, rank, name, kind, words):
     told = on(layout, loops.planted, tmp_path, layout, rank, name, kind)

@@ -289,8 +289,8 @@ class Loop:
         if not self.guard.good:
             say(f"step {self.step}: the loss is climbing, no checkpoint is written")
             return False
-        start = time.perf_counter()
         self._settle(wait=True)
+        start = time.perf_counter()
         page = {
             "identity": self.identity.digest,
             "settings": dict(self.identity.values),
@@ -303,22 +303,31 @@ class Loop:
             "skipped": self.skips.state(),
         }
         self.trainer.save(state.step_folder(self.checkpoints, self.step), page)
-        self._pause = time.perf_counter() - start
-        self.pauses.append(self._pause)
+        self.pauses.append(0.0)
+        self._stood_still(start)
         return True
 
     def _settle(self, wait: bool) -> bool:
         """See what became of the state that was begun; whether nothing is wrong with it."""
+        start = time.perf_counter()
         written = self.trainer.saved(wait)
-        if written and written.error:
+        if written is None:
+            return True
+        if written.error:
             self._refused = written.error
             why = written.error.partition(";")[0]  # what to do follows, for a run that has ended
             say(f"{written.place.name} is not written ({why}); the state before it stays, training goes on")
-            return False
-        if written and self.trainer.leads:
+        elif self.trainer.leads:
             settings = self.settings
             state.prune(written.place, settings.keep_checkpoints, settings.keep_every, settings.keep_best)
-        return True
+        self._stood_still(start)
+        return not written.error
+
+    def _stood_still(self, start: float) -> None:
+        """Count the time since `start` for the state that was begun last."""
+        seconds = time.perf_counter() - start
+        self._pause += seconds
+        self.pauses[-1] += seconds
 
     def _restore(self, allow: Sequence[str]) -> None:
         self.skips.restore(self.trainer.shared(self.skips.read() if self.trainer.leads else []))

@@ -88,6 +88,10 @@ class LoopSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected at least {value}")
+        if self.keep_best and not self.evaluations:
+            raise RecipeError(
+                f"{self.table}.keep_best = true: nothing is scored with evaluations = 0; set it, or leave keep_best out"
+            )
         for name in ("balance_rate", "sequence_balance", "router_z", "mtp_weight"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected 0 or more")
