@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch.nn import functional
 
 from yatsude.checkpoint import state, tensors
-from yatsude.errors import CheckpointError, MachineError, TrainingError
+from yatsude.errors import CheckpointError, MachineError, RecipeError, TrainingError
 from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED
 from yatsude.model.scoring import Score
@@ -300,3 +300,8 @@ def test_a_state_of_another_model_is_refused(tmp_path, loop_in, build):
     loop_in(tmp_path).run()
     with pytest.raises(CheckpointError, match=r"one of another model: it has [\d,]+ numbers, expected [\d,]+; give"):
         loop_in(tmp_path, model=build(num_hidden_layers=3))
+
+
+def test_a_best_state_needs_scores(settings):
+    with pytest.raises(RecipeError, match=r"train\.keep_best = true: nothing is scored with evaluations = 0"):
+        dataclasses.replace(settings, keep_best=True, evaluations=0)
