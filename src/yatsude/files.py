@@ -14,7 +14,16 @@ from pathlib import Path
 
 from yatsude.errors import MachineError
 
-__all__ = ["copy_present", "disk_full_is_an_error", "new_file", "new_folder", "sha256_of", "state_of", "tidy"]
+__all__ = [
+    "copy_present",
+    "disk_full_is_an_error",
+    "new_file",
+    "new_folder",
+    "refused",
+    "sha256_of",
+    "state_of",
+    "tidy",
+]
 
 
 @contextlib.contextmanager
@@ -54,10 +63,11 @@ def new_file(path: Path, replace: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+def new_folder(path: Path, replace: bool = True, flushed: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it takes the place of `path` and the old one is removed.
 
-    Without `replace` there must be nothing at `path`, when it begins and when it ends.
+    Without `replace` there must be nothing at `path`, when it begins and when it ends. `flushed` says that whoever
+    fills it sees to it that its files are on disk.
     """
     _refuse_what_stands(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +78,7 @@ def new_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     try:
         with disk_full_is_an_error(path):
             yield draft
-            for file in draft.rglob("*"):
+            for file in () if flushed else draft.rglob("*"):
                 if file.is_file():
                     _flush(file)
             _refuse_what_stands(path, replace)
@@ -91,6 +101,13 @@ def tidy(path: Path) -> None:
         if match[2] == "old" and not path.exists():
             rest.replace(path)
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def refused(error: Exception) -> str:
+    """What the disk refused, where, and why, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def copy_present(names: Iterable[str], source: Path, target: Path) -> None:

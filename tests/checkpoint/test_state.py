@@ -78,6 +78,47 @@ def test_the_newest_is_found_and_older_ones_go(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
 
 
+SCORES = {10: 3.1, 20: 2.9, 30: 3.0, 40: None, 50: 2.95}
+KEPT = [
+    ({"last": 1}, {50}),
+    ({"last": 2}, {40, 50}),
+    ({"last": 9}, {10, 20, 30, 40, 50}),
+    ({"last": 1, "every": 20}, {20, 40, 50}),
+    ({"last": 1, "best": True}, {20, 50}),
+    ({"last": 1, "every": 30, "best": True}, {20, 30, 50}),
+    ({"last": 4, "every": 25, "best": True}, {20, 30, 40, 50}),
+]
+
+
+@pytest.mark.parametrize(("policy", "stay"), KEPT)
+def test_which_states_stay(policy, stay):
+    assert state.kept(SCORES, **policy) == stay
+
+
+@pytest.mark.parametrize(("policy", "stay"), KEPT)
+def test_they_stay_on_disk_whenever_it_is_done(tmp_path, policy, stay):
+    """Pruned after every write as it is in a run; a state once gone cannot come back."""
+    for step, score in SCORES.items():
+        folder = state.step_folder(tmp_path, step)
+        state.save(folder, {}, {"step": step, "bits_per_character": score})
+        state.prune(folder, policy["last"], policy.get("every", 0), policy.get("best", False))
+    assert {state._step(folder) for folder in state.steps(tmp_path)} == stay
+
+
+def test_the_best_of_equals_is_the_last_and_a_score_that_is_none_is_not_the_best():
+    assert state.kept({1: 2.0, 2: 2.0, 3: float("nan"), 4: None}, 1, best=True) == {2, 4}
+    assert state.kept({1: None, 2: None}, 1, best=True) == {2}
+
+
+def test_states_after_a_step_are_forgotten_but_the_last_one_stays(tmp_path):
+    for step in (10, 20, 30):
+        put(tmp_path, step)
+    state.forget_after(tmp_path, 25)
+    assert newest(tmp_path) == 20
+    state.forget_after(tmp_path, 5)
+    assert newest(tmp_path) == 10
+
+
 def corrupt(folder, name="tensors.safetensors", at=-1):
     path = folder / name
     content = bytearray(path.read_bytes())

@@ -1,6 +1,7 @@
 """What can go wrong on a user's machine: one line, an exit code, and nothing good is lost."""
 
 import errno
+import json
 import os
 import shutil
 import socket
@@ -102,7 +103,7 @@ def test_an_unknown_key_of_a_recipe_names_the_nearest(fails, run, tmp_path):
 def test_other_settings_do_not_touch_a_finished_run(fails, run):
     before = content(run)
     line = fails("train", "--run", run, *sets(*SMALL, "train.seed=9"))
-    assert "holds a run with other settings or other text; give another --run, or --restart" in line
+    assert "holds a run with other settings or other text (train.seed: 0 → 9); give another --run, or --restart" in line
     assert content(run) == before
 
 
@@ -171,6 +172,18 @@ def corrupt(path):
         byte = stream.read(1)
         stream.seek(middle)
         stream.write(bytes([byte[0] ^ 1]))
+
+
+def test_a_setting_that_is_allowed_to_change_is_said_and_logged(yatsude, run):
+    changed = sets(*SMALL, "train.evaluation_documents=3", "train.steps=14")
+    allow = ["--allow", "train.evaluation_documents", "--allow", "train.steps"]
+    code, _, err = yatsude("train", "--run", run, *changed, *allow)
+    assert code == 0, err
+    assert "changed: train.steps: 12 → 14" in err
+    lines = [json.loads(line) for line in (run / "train" / "log.jsonl").read_text().splitlines()]
+    (told,) = [line["changed"] for line in lines if "changed" in line]
+    assert told["train.steps"] == [12, 14]
+    assert max(line["step"] for line in lines) == 14
 
 
 def test_a_corrupt_checkpoint_is_passed_over_and_named(yatsude, run):

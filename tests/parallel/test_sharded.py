@@ -1,15 +1,19 @@
 """States that all ranks write, read again by others."""
 
+import functools
+import itertools
 import math
+import os
 
 import pytest
 import steps
 import torch
 from ranks import run
 
-from yatsude.checkpoint import write as files
+from yatsude import files
+from yatsude.checkpoint import write as folders
 from yatsude.checkpoint.hf import InMemory
-from yatsude.checkpoint.sharded import InShards, Sharded, complete, write
+from yatsude.checkpoint.sharded import InShards, Sharded, Writer, complete, write
 from yatsude.errors import CheckpointError
 from yatsude.spec.parallel import ParallelSettings
 
@@ -53,7 +57,7 @@ def test_a_folder_is_exported_straight_from_shards(tmp_path, changes):
         ("whole", InMemory(model)),
     ):
         (tmp_path / folder).mkdir()
-        files.write(source, tmp_path / folder, files.Precision(torch.float64), 1 << 40)
+        folders.write(source, tmp_path / folder, folders.Precision(torch.float64), 1 << 40)
     ours, whole = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in ("ours", "whole"))
     assert ours == whole
 
@@ -72,6 +76,75 @@ def written(folder):
 def test_any_box_is_read(tmp_path, box):
     table = written(tmp_path / "a")
     assert torch.equal(Sharded(tmp_path / "a").read("table", box), table if box is None else table[box])
+
+
+def test_dying_at_every_point_of_a_write_leaves_the_old_state_or_the_new(tmp_path):
+    folder = tmp_path / "a"
+    for deaths in itertools.count():
+        died = dies_at(deaths, functools.partial(replaced, folder, deaths))
+        if folder.exists() or list(tmp_path.glob(".a.*.old")):
+            files.tidy(folder)
+            found = Sharded(folder)
+            assert torch.equal(found.read("table"), torch.full((6, 4), float(found.page["step"])))
+        if not died:
+            break
+    assert deaths >= 6
+    assert Sharded(folder).page["step"] == deaths
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def replaced(folder, number):
+    with files.new_folder(folder, flushed=True) as draft:
+        half = torch.full((3, 4), float(number))
+        sums = {}
+        for rank in range(2):
+            writer = Writer()
+            writer.start(draft, rank, [("table", (6, 4), (slice(3 * rank, 3 * rank + 3), slice(0, 4)), half)])
+            sums |= writer.result()
+        complete(draft, {"step": number}, sums)
+
+
+def dies_at(call, action):
+    """Run `action` in a child that dies, without any clean-up, at its `call`-th flush or rename; false if it lived."""
+    child = os.fork()
+    if child == 0:
+        calls = iter(range(call))
+
+        def counted(function):
+            def count(*args, **kwargs):
+                if next(calls, None) is None:
+                    os._exit(9)
+                return function(*args, **kwargs)
+
+            return count
+
+        os.fsync, os.replace, os.rename = counted(os.fsync), counted(os.replace), counted(os.rename)
+        action()
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def test_what_is_written_is_what_was_when_it_began(tmp_path):
+    """And the copies of the last time are used again."""
+    writer, table = Writer(), torch.arange(24.0).view(6, 4)
+    box = slice(0, 6), slice(0, 4)
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        writer.start(folder, 0, [("table", (6, 4), box, table.T.contiguous().T)])
+        before = table.clone()
+        table += 1
+        complete(folder, {}, writer.result())
+        assert torch.equal(Sharded(folder).read("table"), before)
+        assert not writer.busy
+    assert len(writer._copies) == 1
+
+
+def test_a_write_that_fails_is_told_when_it_is_asked_for(tmp_path):
+    writer = Writer()
+    writer.start(tmp_path / "absent", 0, [("table", (1,), (slice(0, 1),), torch.ones(1))])
+    with pytest.raises(FileNotFoundError, match=r"rank-00000\.safetensors"):
+        writer.result()
 
 
 def test_a_state_that_is_not_whole_is_refused(tmp_path):

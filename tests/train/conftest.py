@@ -11,12 +11,14 @@ from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
 from yatsude.spec.presets import preset
 from yatsude.train.feed import Feed
+from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.train.settings import TrainSettings
 from yatsude.train.workers import Workers
 
 VOCABULARY = 64
+SAME = Identity("same")
 SETTINGS = TrainSettings(
     steps=14,
     sequence_length=32,
@@ -75,7 +77,9 @@ def build():
 def loop_in(tokens):
     """Start or resume a small run in a folder."""
 
-    def make(folder, settings=SETTINGS, *, dtype=torch.float32, workers=1, model=None, source=None, identity="same"):
+    def make(
+        folder, settings=SETTINGS, *, dtype=torch.float32, workers=1, model=None, source=None, identity=SAME, allow=()
+    ):
         train, validation = shards.Shards(tokens / "train"), shards.Shards(tokens / "validation")
         return Loop(
             settings,
@@ -84,6 +88,7 @@ def loop_in(tokens):
             folder,
             evaluate=functools.partial(score, shards=validation, window=settings.sequence_length, documents=6),
             identity=identity,
+            allow=allow,
         )
 
     return make

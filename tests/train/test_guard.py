@@ -1,10 +1,11 @@
 import collections
 import math
+import random
 
 import pytest
 
 from yatsude.errors import TrainingError
-from yatsude.train.guard import Guard
+from yatsude.train.guard import Guard, SpikeError
 
 
 @pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss is nan"), (1.0, math.inf, "norm is inf")])
@@ -66,3 +67,30 @@ def test_a_restored_guard_remembers():
 def test_the_table_that_holds_the_rates_is_named():
     with pytest.raises(TrainingError, match=r"lower tune\.optimizer\.rate and muon_rate"):
         Guard("tune").watch(1, math.nan, 1.0)
+
+
+def noisy(guard, steps=200):
+    generator = random.Random(0)
+    for step in range(steps):
+        guard.watch(step, 3.0 + generator.gauss(0, 0.05), 1.0)
+
+
+def test_a_loss_far_above_those_before_is_a_spike_where_it_is_asked_for():
+    careful, plain = Guard("train", spikes=True), Guard("train")
+    for guard in (careful, plain):
+        noisy(guard)
+    with pytest.raises(SpikeError, match=r"loss spikes: 3\.80 at step 200, 3\.0\d ± 0\.0\d in the steps before"):
+        careful.watch(200, 3.8, 1.0)
+    plain.watch(200, 3.8, 1.0)
+
+
+def test_noise_and_a_first_fall_are_no_spike():
+    guard = Guard("train", spikes=True)
+    for step in range(1000):
+        guard.watch(step, 3.0 + 6.0 * 0.99**step + random.Random(step).gauss(0, 0.3), 1.0)
+
+
+def test_a_guard_from_before_there_were_spikes_waits_for_its_deviation():
+    guard = Guard("train", spikes=True)
+    guard.restore([3.0, 3.0, 100.0])
+    guard.watch(1, 5.0, 1.0)

@@ -4,14 +4,17 @@ import re
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
 
-from yatsude.checkpoint import state
-from yatsude.errors import CheckpointError, TrainingError
+from yatsude.checkpoint import state, tensors
+from yatsude.errors import CheckpointError, MachineError, RecipeError, TrainingError
 from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED
+from yatsude.model.scoring import Score
 from yatsude.spec.stored import stored
 from yatsude.train.feed import Batch
+from yatsude.train.identity import Identity
 from yatsude.train.monitor import read_log
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -39,7 +42,7 @@ def fail():
 
 def log_of(folder):
     """All figures but the time they took."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / "log.jsonl")]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "pause")} for line in read_log(folder / "log.jsonl")]
 
 
 def weights_of(source):
@@ -131,7 +134,9 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path, loop_in):
     whole = weights_of(loop_in(tmp_path / "whole").run())
     loop = loop_in(tmp_path / "bad")
     loop.source = Broken(loop.source, 9, lambda: loop.trainer.weights.compute[:100].fill_(torch.nan))
-    with pytest.raises(TrainingError, match=r"loss is nan at step 10; every checkpoint is from before it"):
+    with pytest.raises(
+        TrainingError, match=r"loss is nan at step 10, first in weight embed_tokens\.weight; every checkpoint"
+    ):
         loop.run()
     assert state.latest(tmp_path / "bad" / "checkpoints")[1]["step"] == 8
     assert len(log_of(tmp_path / "bad")) == 9 + 1  # and one score
@@ -149,7 +154,7 @@ def test_a_diverging_loss_keeps_the_last_good_checkpoint(tmp_path, loop_in, sett
     tensors, page = good
     assert page["step"] < step
     assert all(tensor.isfinite().all() for tensor in tensors.values())
-    smooth, best, _ = page["guard"]
+    smooth, best, *_ = page["guard"]
     assert smooth < best + 1
 
 
@@ -157,7 +162,7 @@ def test_another_identity_is_not_resumed(tmp_path, loop_in, settings):
     loop_in(tmp_path, dataclasses.replace(settings, steps=4)).run()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match="holds a run with other settings or other text; give another --run"):
-        loop_in(tmp_path, identity="another").run()
+        loop_in(tmp_path, identity=Identity("another")).run()
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -172,3 +177,131 @@ def test_a_checkpoint_holds_plain_figures(tmp_path, loop_in):
     _, page = state.latest(tmp_path / "checkpoints")
     assert page["step"] == 14
     assert page["score"].keys() == {"bits", "characters", "tokens"}
+
+
+class Spiking:
+    """Batches, by their number, whose loss is told 5 nats higher than it is."""
+
+    def __init__(self, loop, *batches):
+        self.loop, self.batches, self.seen = loop, batches, []
+        self.gradient, loop.trainer.gradient, self.source, loop.source = loop.trainer.gradient, self, loop.source, self
+
+    def batch(self, first, count):
+        self.seen.append(first // count)
+        return self.source.batch(first, count)
+
+    def __call__(self, batch, step):
+        return self.gradient(batch, step) + (5.0 if self.seen[-1] in self.batches else 0.0)
+
+
+def spiky(settings, **more):
+    return dataclasses.replace(settings, steps=75, checkpoint_steps=20, evaluations=0, spikes=2, **more)
+
+
+def test_a_spike_goes_back_and_leaves_out_what_led_to_it(tmp_path, loop_in, settings):
+    loop = loop_in(tmp_path / "a", spiky(settings))
+    spiking = Spiking(loop, 65)
+    final = weights_of(loop.run())
+    assert spiking.seen == [*range(66), *range(66, 66 + 35)]  # the state of step 60 is too near
+    lines = read_log(tmp_path / "a" / "log.jsonl")
+    assert [line["step"] for line in lines if "load" in line] == list(range(1, 76))
+    (skipped,) = [line for line in lines if "skipped" in line]
+    assert skipped["skipped"] == [40 * 5, 66 * 5 - 1]
+    assert skipped["step"] == 40
+    assert re.match(r"loss spikes: \d\.\d\d at step 66, \d\.\d\d ± \d\.\d\d in the steps before", skipped["why"])
+    for at in (30, 70):  # cut off before the spike, and after it
+        cut = loop_in(tmp_path / "b", spiky(settings))
+        Spiking(cut, 65)
+        cut.source = Broken(cut.source, at, fail)
+        with pytest.raises(CutOffError):
+            cut.run()
+    other = loop_in(tmp_path / "b", spiky(settings))
+    assert [skip.last for skip in other.skips.records] == [65]
+    assert same(weights_of(other.run()), final)
+
+
+def test_a_run_that_goes_wrong_too_often_ends(tmp_path, loop_in, settings):
+    loop = loop_in(tmp_path, spiky(settings))
+    Spiking(loop, 65, 80, 95)
+    with pytest.raises(TrainingError, match=r"loss spikes: .* \(and train\.spikes = 2 are used up\)"):
+        loop.run()
+    again = loop_in(tmp_path, dataclasses.replace(spiky(settings), spikes=3))
+    Spiking(again, 95)
+    again.run()
+    assert [(skip.first, skip.last) for skip in again.skips.records] == [(40, 65), (66, 80), (81, 95)]
+
+
+def test_a_batch_that_is_no_number_is_left_out_without_a_trace(tmp_path, loop_in, settings):
+    """The weights are those of a run over the same text without it."""
+    settings = dataclasses.replace(settings, spikes=1)
+    loop = loop_in(tmp_path / "a", settings)
+    gradient, source = loop.trainer.gradient, loop.source
+
+    def bad(batch, step):
+        loss = gradient(batch, step)
+        if not loop.skips.records and step == 9:
+            loop.trainer.weights._gradients[:, 5] = torch.nan
+        return loss
+
+    loop.trainer.gradient = bad
+    trained = weights_of(loop.run())
+    other = loop_in(tmp_path / "b", settings)
+    other.source = Without(source, 9)
+    assert same(weights_of(other.run()), trained)
+
+
+class Without:
+    def __init__(self, source, number):
+        self.source, self.number = source, number
+
+    def batch(self, first, count):
+        return self.source.batch(first + (count if first // count >= self.number else 0), count)
+
+
+def test_a_full_disk_costs_a_state_and_not_the_run(tmp_path, loop_in, monkeypatch, capsys):
+    whole = weights_of(loop_in(tmp_path / "whole").run())
+    real, failures = tensors.save_file, iter([False, True])
+
+    def full(*args, **kwargs):
+        if next(failures, False):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    loop = loop_in(tmp_path / "full")
+    assert same(weights_of(loop.run()), whole)
+    assert re.search(r"step-00000008 is not written \(disk full while writing .*\); the state before", told(capsys))
+    assert sorted(path.name for path in loop.checkpoints.iterdir()) == ["step-00000012", "step-00000014"]
+
+
+def told(capsys):
+    return capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_at_the_end_is_an_error(tmp_path, loop_in, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(MachineError, match="the last state is not written: disk full while writing"):
+        loop_in(tmp_path).run()
+
+
+def test_the_best_state_stays_and_is_written_when_it_is_scored(tmp_path, loop_in, settings):
+    settings = dataclasses.replace(settings, keep_checkpoints=1, keep_best=True, checkpoint_steps=50)
+    scores = iter([3.0, 2.0, 2.5])
+    loop = loop_in(tmp_path, settings)
+    loop.evaluate = lambda _: Score(next(scores), 1, 1)
+    loop.run()
+    assert sorted(path.name for path in loop.checkpoints.iterdir()) == ["step-00000010", "step-00000014"]
+
+
+def test_a_state_of_another_model_is_refused(tmp_path, loop_in, build):
+    loop_in(tmp_path).run()
+    with pytest.raises(CheckpointError, match=r"one of another model: it has [\d,]+ numbers, expected [\d,]+; give"):
+        loop_in(tmp_path, model=build(num_hidden_layers=3))
+
+
+def test_a_best_state_needs_scores(settings):
+    with pytest.raises(RecipeError, match=r"train\.keep_best = true: nothing is scored with evaluations = 0"):
+        dataclasses.replace(settings, keep_best=True, evaluations=0)

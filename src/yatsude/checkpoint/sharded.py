@@ -9,9 +9,12 @@ A piece is a box of a whole tensor. Whoever reads asks for a box, and gets it fr
 ranks wrote, and how they had cut the model, does not matter.
 """
 
+import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +22,82 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.shard import Shard
-from yatsude.checkpoint.tensors import save
+from yatsude.checkpoint.tensors import stream
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import stored
 
-__all__ = ["InShards", "Piece", "Sharded", "complete", "write"]
+__all__ = ["InShards", "Piece", "Sharded", "Sums", "Writer", "complete", "write"]
 
 Box = tuple[slice, ...]
 Piece = tuple[str, tuple[int, ...], Box, Tensor]
 """Name and shape of a whole tensor, a box of it, and the numbers there."""
+Sums = dict[str, tuple[int, str]]
+"""Name of a file -> its size and SHA-256."""
 PAGE, COMPLETE = "page.json", "complete.json"
 
 
-def write(folder: Path, rank: int, pieces: Iterable[Piece]) -> None:
-    """Write what one rank holds into a folder that exists."""
+def write(folder: Path, rank: int, pieces: Iterable[Piece]) -> Sums:
+    """Write what one rank holds into a folder that exists; each file is summed while it is written, and is on disk."""
     tensors: dict[str, Tensor] = {}
     entries = []
     for number, (name, shape, box, tensor) in enumerate(pieces):
         tensors[str(number)] = tensor
         entries.append([name, list(shape), [[side.start, side.stop] for side in box]])
-    save(folder / f"rank-{rank:05d}.safetensors", tensors)
-    (folder / f"rank-{rank:05d}.json").write_text(json.dumps(entries), encoding="utf-8")
+    numbers, index = folder / f"rank-{rank:05d}.safetensors", folder / f"rank-{rank:05d}.json"
+    return {numbers.name: stream(numbers, tensors), index.name: _put(index, json.dumps(entries))}
 
 
-def complete(folder: Path, page: Mapping[str, Any]) -> None:
-    """Close a folder that all ranks have written into; before this it counts as none."""
-    (folder / PAGE).write_text(json.dumps(page, ensure_ascii=False, indent=1), encoding="utf-8")
-    files = sorted(path for path in folder.iterdir() if path.name != COMPLETE)
-    sums = {path.name: [path.stat().st_size, sha256_of(path)] for path in files}
-    (folder / COMPLETE).write_text(json.dumps(sums), encoding="utf-8")
+def complete(folder: Path, page: Mapping[str, Any], sums: Mapping[str, tuple[int, str]] | None = None) -> None:
+    """Close a folder that all ranks have written into; before this it counts as none.
+
+    `sums` are what they say that they wrote; without them every file is read.
+    """
+    known = dict(sums or {})
+    for path in sorted(folder.iterdir()) if sums is None else ():
+        if path.name not in (PAGE, COMPLETE):
+            known[path.name] = path.stat().st_size, sha256_of(path)
+    known[PAGE] = _put(folder / PAGE, json.dumps(page, ensure_ascii=False, indent=1))
+    _put(folder / COMPLETE, json.dumps(known))
+
+
+class Writer:
+    """Writes what one rank holds while its training goes on: the caller waits for a copy alone.
+
+    The copy lies in memory that is used again the next time, in pinned memory where the tensors are a GPU's.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[int, Tensor] = {}
+        self._thread = ThreadPoolExecutor(1, "state")  # which a process waits for before it ends
+        self._written: Future[Sums] | None = None
+
+    def start(self, folder: Path, rank: int, pieces: Iterable[Piece]) -> None:
+        """Copy the pieces, and begin to write them."""
+        assert self._written is None, "what was written before has been asked for"
+        copies = [(*place, self._copy(number, tensor)) for number, (*place, tensor) in enumerate(pieces)]
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        self._written = self._thread.submit(write, folder, rank, copies)  # type: ignore[arg-type]
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being written."""
+        return self._written is not None and not self._written.done()
+
+    def result(self) -> Sums:
+        """Wait until all is written; what went wrong is raised here."""
+        assert self._written is not None, "something was started"
+        written, self._written = self._written, None
+        return written.result()
+
+    def _copy(self, number: int, tensor: Tensor) -> Tensor:
+        copy = self._copies.get(number)
+        if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._copies[number] = copy
+        return copy.copy_(tensor.detach(), non_blocking=True)
 
 
 class Sharded:
@@ -71,6 +119,16 @@ class Sharded:
         if not self.shapes:
             raise CheckpointError(f"{folder} was written by one process; go on without [parallel], or --restart")
         self._refuse_gaps()
+
+    def refuse_another(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse the state of a model whose weights are not these, name -> shape."""
+        for name, shape in shapes.items():
+            if self.shapes.get(name) != shape:
+                has = f"{name} of shape {self.shapes[name]}" if name in self.shapes else f"no {name}"
+                raise CheckpointError(
+                    f"{self.folder} is a checkpoint of another model: it has {has}, expected shape {shape}; give"
+                    " another --run, or --restart"
+                )
 
     def read(self, name: str, box: Box | None = None) -> Tensor:
         """Numbers of a box of a tensor, or of all of it."""
@@ -147,3 +205,13 @@ class InShards:
 def _within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
     """A box by its place in another that holds it."""
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
+
+
+def _put(path: Path, text: str) -> tuple[int, str]:
+    """Write a small file that is on disk afterwards; its size and SHA-256."""
+    content = text.encode()
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(content), hashlib.sha256(content).hexdigest()

@@ -8,6 +8,7 @@ A step is built beside its place and renamed into it. What is not complete or no
 """
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from yatsude.errors import CheckpointError
 from yatsude.files import new_folder, sha256_of, tidy
 from yatsude.progress import say
 
-__all__ = ["exists", "latest", "load", "prune", "save", "step_folder", "steps"]
+__all__ = ["exists", "forget_after", "kept", "latest", "load", "prune", "save", "step_folder", "steps"]
 
 TENSORS, PAGE, COMPLETE = "tensors.safetensors", "page.json", "complete.json"
 
@@ -72,15 +73,51 @@ def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
     return None
 
 
-def prune(written: Path, keep: int) -> None:
-    """Keep `keep` states, the one just written and those before it; any later ones were passed over as damaged."""
+def kept(scores: Mapping[int, float | None], last: int, every: int = 0, best: bool = False) -> set[int]:
+    """Which states stay, by their steps: the `last` ones, those at multiples of `every`, and the `best`.
+
+    `scores` are bits per character, the fewer the better; none where a state was not scored itself.
+
+    >>> sorted(kept({10: 3.1, 20: 2.9, 30: 3.0, 40: None}, last=1, every=30, best=True))
+    [20, 30, 40]
+    """
+    stay = set(sorted(scores)[-last:])
+    stay |= {step for step in scores if every and step % every == 0}
+    known = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
+    return stay | ({min(known, key=lambda step: (known[step], -step))} if best and known else set())
+
+
+def prune(written: Path, keep: int, every: int = 0, best: bool = False) -> None:
+    """Keep what `kept` says of the state just written and those before it; later ones were passed over as damaged."""
     if keep < 1:
         raise CheckpointError(f"cannot keep {keep} checkpoints; expected at least 1")
     found = steps(written.parent)
-    kept = found[found.index(written) :][:keep]
+    scores = {_step(folder): _score(folder) if best else None for folder in found[found.index(written) :]}
+    stay = kept(scores, keep, every, best)
     for folder in found:
-        if folder not in kept:
+        if _step(folder) not in stay:
             shutil.rmtree(folder)
+
+
+def forget_after(checkpoints: Path, step: int) -> None:
+    """Remove the states after `step`, but never the last one that there is."""
+    found = steps(checkpoints)
+    for folder in found[:-1]:
+        if _step(folder) > step:
+            shutil.rmtree(folder)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _score(folder: Path) -> float | None:
+    """Bits per character of a state that was scored itself."""
+    try:
+        score: float | None = json.loads((folder / PAGE).read_text(encoding="utf-8")).get("bits_per_character")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return score
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,7 +130,7 @@ def steps(checkpoints: Path) -> list[Path]:
     for rest in list(checkpoints.glob(".step-*")):
         tidy(checkpoints / rest.name[1:].partition(".")[0])
     found = [path for path in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=_step, reverse=True)
 
 
 def _damage(folder: Path) -> str:

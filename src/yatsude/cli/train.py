@@ -1,6 +1,7 @@
 """`yatsude train`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -15,6 +16,12 @@ def command(
     sets: options.Sets = None,
     run: options.Run = Path("runs/default"),
     restart: options.Restart = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="A key or section that may differ from an earlier attempt's; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Pre-train on the run's token shards; a stopped training goes on where it was."""
     settings = options.Settings(recipe, sets)
@@ -25,10 +32,10 @@ def command(
     folders = run / "tokenizer", run / "train"
     if launch.is_rank():
         with launch.as_rank({name: settings.of(name) for name in ("model", "train", "parallel")}):
-            summary = build(settings.of("model"), settings.of("train"), *folders, restart, parallel)
+            summary = build(settings.of("model"), settings.of("train"), *folders, restart, parallel, allow or ())
     elif parallel.ranks > 1:
         raise typer.Exit(launch.start(parallel))
     else:
-        summary = build(settings.of("model"), settings.of("train"), *folders, restart)
+        summary = build(settings.of("model"), settings.of("train"), *folders, restart, allow=allow or ())
     say(f"{summary.score()}, after {summary.tokens:,} tokens")
     say(options.following("tune", run, recipe, sets))

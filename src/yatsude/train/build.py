@@ -10,7 +10,6 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -37,6 +36,7 @@ from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
+from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
 from yatsude.train.ranks import Ranks, shared
@@ -51,7 +51,7 @@ __all__ = [
     "finish",
     "forget",
     "has_bigram_start",
-    "identity_of",
+    "text_of",
     "train_workers",
 ]
 
@@ -87,10 +87,12 @@ def build(
     folder: Path,
     restart: bool = False,
     parallel: ParallelSettings | None = None,
+    allow: Sequence[str] = (),
 ) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
 
-    With `parallel`, this process is one of the ranks of a job, which all make the same call.
+    With `parallel`, this process is one of the ranks of a job, which all make the same call. `allow` are keys and
+    sections of the recipe in which a state to go on from may differ.
     """
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
@@ -127,7 +129,11 @@ def build(
                 documents=settings.evaluation_documents,
                 spread=workers.map,
             ),
-            identity=identity_of(sections, tokens) + (f":{start.identity_of(base)}" if base else ""),
+            identity=Identity.of(
+                {**sections, "parallel": parallel or ParallelSettings()},
+                {"text": text_of(tokens), **({"base": start.identity_of(base)} if base else {})},
+            ),
+            allow=allow,
         )
         if trainer.leads:  # only now: a run with other settings would have been refused
             recipe.write(folder / "recipe.toml", sections)
@@ -139,6 +145,7 @@ def build(
         tokens=settings.steps * settings.sequences_per_step * settings.sequence_length,
         seconds=loop.seconds,
     )
+    loop.say_pauses()
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
     if trainer.leads:
         finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
@@ -220,9 +227,9 @@ def candidates_of(settings: TrainSettings, shards: Shards) -> Candidates | None:
     return None if small else Candidates(shards, settings.candidates, settings.seed)
 
 
-def identity_of(sections: Mapping[str, Any], source: Path) -> str:
-    """Name everything that a run's result depends on: its settings and the bytes of what it reads."""
-    return f"{recipe.digest(sections)}:{manifest.digest(manifest.read(source))}"
+def text_of(source: Path) -> str:
+    """Name the bytes of what a run reads."""
+    return manifest.digest(manifest.read(source))
 
 
 def train_workers(wish: int, sequences: int) -> Workers:

@@ -21,6 +21,7 @@ from yatsude.spec.settings import ModelSettings, resolve
 from yatsude.train import bigram, precision
 from yatsude.train.build import candidates_of, has_bigram_start, train_workers
 from yatsude.train.feed import Feed
+from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.train.settings import LoopSettings, TrainSettings
@@ -129,7 +130,7 @@ def tokens_per_second(
             Feed(shards, train.sequence_length, train.seed),
             Path(folder),
             evaluate=lambda _model: Score(0.0, 1, 1),
-            identity="speed",
+            identity=Identity("speed"),
         )
         warm = clock() + WARMUP_SECONDS
         loop.advance()

@@ -1,9 +1,10 @@
 """All of a model in one process: workers side by side, each with a replica of it on a share of the sequences."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from yatsude.checkpoint import state
 from yatsude.checkpoint.hf import InMemory
 from yatsude.checkpoint.write import Weights as Source
+from yatsude.errors import CheckpointError, MachineError
+from yatsude.files import refused
 from yatsude.model.documents import Documents
 from yatsude.model.loss import IGNORED, cross_entropy
 from yatsude.model.router_stats import bias_ranges
@@ -20,12 +23,16 @@ from yatsude.train.ahead import shifted
 from yatsude.train.balance import balance, penalise
 from yatsude.train.candidates import Candidates, Drawn
 from yatsude.train.feed import Batch
+from yatsude.train.loop import Written
+from yatsude.train.nonfinite import lost_weights, watched
 from yatsude.train.optimizer import Optimizer
 from yatsude.train.settings import LoopSettings
 from yatsude.train.weights import Weights
 from yatsude.train.workers import Workers
 
 __all__ = ["Local"]
+
+A = TypeVar("A")
 
 
 class Local:
@@ -44,6 +51,7 @@ class Local:
     ) -> None:
         self.settings, self.workers, self.candidates = settings, workers, candidates
         self.weights = Weights(model, dtype, workers.count)
+        self._written: Written | None = None
         self.optimizer = Optimizer(settings.optimizer, self.weights)
         penalise(
             self.weights.replicas,
@@ -88,17 +96,48 @@ class Local:
         """From the least to the greatest bias of each mixture layer."""
         return bias_ranges(self._model.routers)
 
+    def forget(self) -> None:
+        """Drop the gradient, and the counts of the routers."""
+        self.workers.map(self.weights.collect, self.weights.shares)
+        for replica in self.weights.replicas:
+            for router in replica.routers:
+                router.load.zero_()
+
+    def trace(self, batch: Batch, step: int) -> str:
+        """Where in a step something is no number first; the step is done again, and forgotten."""
+        found = list(lost_weights(self._model.named_parameters()))
+        with contextlib.ExitStack() as stack:
+            for replica in self.weights.replicas:
+                stack.enter_context(watched(replica, found))
+            self.gradient(batch, step)
+        self.forget()
+        return f"first in {min(found).what}" if found else "and not when the step is done again"
+
     def agree(self, stop: bool) -> bool:
         """Whether anybody wants to stop."""
         return stop
+
+    def shared(self, value: A) -> A:
+        """The value: this process leads."""
+        return value
 
     def source(self) -> Source:
         """The weights at full precision."""
         return InMemory(self.weights.full())
 
     def save(self, place: Path, page: Mapping[str, Any]) -> None:
-        """Write a state."""
-        state.save(place, {"master": self.weights.master, **self.optimizer.tensors(), **self._biases()}, page)
+        """Write a state; training waits, as a copy of it all would take more memory than the machine may have."""
+        error = ""
+        try:
+            state.save(place, {"master": self.weights.master, **self.optimizer.tensors(), **self._biases()}, page)
+        except (OSError, MachineError) as problem:
+            error = refused(problem)
+        self._written = Written(place, error)
+
+    def saved(self, wait: bool) -> Written | None:
+        """What became of the last state, once."""
+        written, self._written = self._written, None
+        return written
 
     def latest(self, checkpoints: Path) -> tuple[Any, dict[str, Any]] | None:
         """Find the newest good state: what `restore` takes, and its page."""
@@ -106,6 +145,11 @@ class Local:
 
     def restore(self, found: Mapping[str, Tensor], steps: int) -> None:
         """Go on from a state that was written after `steps` steps."""
+        if found["master"].shape != self.weights.master.shape:
+            raise CheckpointError(
+                f"the state is one of another model: it has {len(found['master']):,} numbers, expected"
+                f" {len(self.weights.master):,}; give another --run, or --restart"
+            )
         self.weights.master.copy_(found["master"])
         self.weights.publish(self.weights.slices)
         self.optimizer.restore(found, steps)

@@ -5,6 +5,8 @@
  "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
  "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
 {"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
+{"step": 100, "skipped": [3200, 3839], "why": "loss spikes: 9.1 at step 120, ..."}      samples that were left out
+{"step": 100, "changed": {"train.steps": [1000, 2000]}}                      settings that a resume brought
 """
 
 import json
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from yatsude.files import new_file
 from yatsude.model.router_stats import relative_load
-from yatsude.progress import say
+from yatsude.progress import say, say_once
 from yatsude.train.evenness import STEPS, Evenness
 
 __all__ = ["Monitor", "Silent", "read_log"]
@@ -31,6 +33,9 @@ class Silent:
     def evaluation(self, figures: Mapping[str, Any], steps: int) -> None:
         """Tell nothing of a score."""
 
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Tell nothing of what happened."""
+
     def close(self) -> None:
         """End nothing."""
 
@@ -42,7 +47,8 @@ class Monitor:
         kept = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
         with new_file(path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._stream = path.open("a", encoding="utf-8")
+        self._stream = path.open("ab", buffering=0)
+        self._waiting = b""
         self._evenness = Evenness()
         for line in [line for line in kept if "load" in line][-2 * STEPS :]:
             self._evenness.add(line["load"])
@@ -70,13 +76,21 @@ class Monitor:
             + (f", {balance}" if balance else "")
         )
 
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Log what happened beside the steps."""
+        self._write(line)
+
     def close(self) -> None:
         """Finish the file."""
         self._stream.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(line) + "\n")
-        self._stream.flush()
+        """Add a line; on a full disk it waits, and is written with those that follow."""
+        self._waiting += (json.dumps(line) + "\n").encode()
+        try:
+            self._waiting = self._waiting[self._stream.write(self._waiting) :]
+        except OSError as error:
+            say_once(f"{self._stream.name}: {error.strerror}; the log waits for room, training goes on")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

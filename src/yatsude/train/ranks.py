@@ -1,32 +1,36 @@
 """A model on the ranks of a job: a `Trainer` of which every rank is a part."""
 
 import contextlib
+import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from yatsude.checkpoint import hf, sharded, state
-from yatsude.checkpoint.sharded import InShards, Sharded
+from yatsude.checkpoint import hf, state
+from yatsude.checkpoint.sharded import InShards, Piece, Sharded
 from yatsude.errors import CheckpointError
-from yatsude.files import new_folder
 from yatsude.model.router import Penalties
 from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
 from yatsude.parallel.collectives import summed
-from yatsude.parallel.job import Job, Read
+from yatsude.parallel.job import Job, Read, local
 from yatsude.parallel.mesh import Mesh
 from yatsude.progress import say
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
-from yatsude.spec.stored import stored
+from yatsude.spec.stored import stored, tensors
 from yatsude.train.ahead import shifted
 from yatsude.train.balance import balance
 from yatsude.train.feed import Batch
+from yatsude.train.loop import Written
+from yatsude.train.nonfinite import LAST, Find, lost_weights, watched
+from yatsude.train.saving import Saving, everyones, shared
 from yatsude.train.settings import LoopSettings
 from yatsude.train.sharded import ShardedOptimizer
 
@@ -62,6 +66,7 @@ class Ranks:
             sequences=settings.sequences_per_step,
             length=settings.sequence_length,
             dtype=dtype,
+            master=torch.promote_types(dtype, torch.float32),
             ahead_weight=settings.mtp_weight,
             penalties=penalties if settings.sequence_balance or settings.router_z else None,
             float8=settings.precision == "fp8",
@@ -71,6 +76,7 @@ class Ranks:
         self.job.fill_biases(start)
         self.optimizer = ShardedOptimizer(settings.optimizer, self.job)
         self._saved: Path | None = None
+        self._saving = Saving()
 
     def gradient(self, batch: Batch, step: int) -> float:
         """Take the gradient of this rank's part of a step; the mean loss of all of it, in nats."""
@@ -103,20 +109,55 @@ class Ranks:
         rows = self._of_all_layers([torch.tensor([one], dtype=torch.float64) for one in mine], width=1)
         return [float(value) for value in rows[:, 0]]
 
-    def agree(self, stop: bool) -> bool:
-        """Whether any rank was asked to stop."""
-        return bool(summed(torch.tensor(int(stop)), self.mesh.everyone))
+    def forget(self) -> None:
+        """Drop the gradient, and the counts of the routers."""
+        for _, weight in self.job.parameters():
+            weight.grad = None
+        for stage in self.job.stages.values():
+            for router in stage.model.routers:
+                router.load.zero_()
 
-    def score(self, evaluate: Callable[[Transformer], Score]) -> Score:
+    def trace(self, batch: Batch, step: int) -> str:
+        """Which rank has something that is no number first in a step; the step is done again, and forgotten."""
+        self.forget()
+        found = list(lost_weights((name, local(weight.detach())) for name, weight in self.job.parameters()))
+        with contextlib.ExitStack() as stack:
+            for stage in self.job.stages.values():
+                stack.enter_context(watched(stage.model, found))
+            self.gradient(batch, step)
+        lost = any(not math.isfinite(stage.loss) for stage in self.job.stages.values())
+        found += [Find(1, (LAST, LAST), "the loss")] if lost else []
+        self.forget()
+        firsts: list[tuple[Find, str] | None] = everyones((min(found), socket.gethostname()) if found else None)
+        known = [(find, rank, host) for rank, (find, host) in enumerate(one or (None, "") for one in firsts) if find]
+        if not known:
+            return "and on no rank when the step is done again: look at the machines' memory"
+        find, rank, host = min(known)
+        return f"first on rank {rank} ({host}): {find.what}"
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any rank was asked to stop; and, by the same exchange, whether any still writes."""
+        flags = summed(torch.tensor([int(stop), int(self._saving.busy)]), self.mesh.everyone)
+        self._saving.all_written = not flags[1]
+        return bool(flags[0])
+
+    def shared(self, value: A) -> A:
+        """What rank 0 has, on all ranks."""
+        return shared(value)
+
+    def score(self, evaluate: Callable[[Transformer], Score]) -> Score | None:
         """Let rank 0 put the model together and score it; a model that fits on no machine is not scored."""
-        place = self.folder / SCRATCH
-        self._write(place, {}, moments=False)
-        found = evaluate(_whole(InShards(Sharded(place, check=False), self.config))) if self.leads else None
+        place, found = self.folder / SCRATCH, None
+        scratch = Saving()
+        scratch.begin(place, {}, self._pieces(moments=False))
+        written = scratch.end(wait=True)
+        if written and written.error:
+            say(f"not scored: {written.error}")
+            return None
         if self.leads:
+            found = evaluate(_whole(InShards(Sharded(place, check=False), self.config)))
             shutil.rmtree(place)
-        score: Score | None = shared(found)
-        assert score, "rank 0 has scored"
-        return score
+        return shared(found)
 
     def source(self) -> InShards:
         """The weights of the last state."""
@@ -124,9 +165,15 @@ class Ranks:
         return InShards(Sharded(self._saved, check=False), self.config)
 
     def save(self, place: Path, page: Mapping[str, Any]) -> None:
-        """Write a state, every rank its part."""
-        self._write(place, page, moments=True)
-        self._saved = place
+        """Begin to write a state, every rank its part: it is copied here, and written while training goes on."""
+        self._saving.begin(place, page, self._pieces(moments=True))
+
+    def saved(self, wait: bool) -> Written | None:
+        """What became of the state that was begun, once it is finished on all ranks."""
+        written = self._saving.end(wait)
+        if written and not written.error:
+            self._saved = written.place
+        return written
 
     def latest(self, checkpoints: Path) -> tuple[Any, dict[str, Any]] | None:
         """Find the newest good state."""
@@ -139,24 +186,19 @@ class Ranks:
 
     def restore(self, found: Sharded, steps: int) -> None:
         """Go on from a state, whatever the layout that wrote it."""
+        found.refuse_another(tensors(self.config))
         self.job.fill(found.read)
         self.job.fill_biases(found.read)
         for name, beside in self.optimizer.moments.items():
             self.job.fill(found.read, f"{name}.", beside)
         self.optimizer.steps = steps
 
-    def _write(self, place: Path, page: Mapping[str, Any], moments: bool) -> None:
-        """Write beside the place, every rank its part, and rename when all have."""
-        with new_folder(place) if self.leads else contextlib.nullcontext() as draft:
-            folder = Path(shared(str(draft)))
-            pieces = [*self.job.pieces(), *self.job.biases()]
-            for name, beside in self.optimizer.moments.items() if moments else ():
-                pieces += self.job.pieces(f"{name}.", beside)
-            sharded.write(folder, torch.distributed.get_rank(), pieces)
-            torch.distributed.barrier()
-            if self.leads:
-                sharded.complete(folder, page)
-        torch.distributed.barrier()
+    def _pieces(self, moments: bool) -> Iterator[Piece]:
+        """What this rank has to write."""
+        yield from self.job.pieces()
+        yield from self.job.biases()
+        for name, beside in self.optimizer.moments.items() if moments else ():
+            yield from self.job.pieces(f"{name}.", beside)
 
     def _of_all_layers(self, mine: list[Tensor], width: int | None = None) -> Tensor:
         """Rows of the mixture layers of all stages, bottom to top, from those of this rank's."""
@@ -168,13 +210,6 @@ class Ranks:
         for place, row in zip(places, mine, strict=True):
             rows[place] = row
         return summed(rows, self.mesh.pp)
-
-
-def shared(value: A) -> A:
-    """What rank 0 has, on all ranks."""
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def _places(layers: range, last: bool, config: Any) -> list[int]:

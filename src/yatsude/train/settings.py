@@ -73,7 +73,16 @@ class LoopSettings:
     """How often, spread over the run, validation text is scored."""
     evaluation_documents: int = 1500
     checkpoint_steps: int = 200
+    """A state is kept after every so many steps."""
     keep_checkpoints: int = 2
+    """How many of the last states stay."""
+    keep_every: int = 0
+    """States after multiples of so many steps stay for good; 0: none."""
+    keep_best: bool = False
+    """Whether the state with the best score on validation text stays; every better one is then written at once."""
+    spikes: int = 0
+    """How often a run leaves out samples that make it go wrong, instead of ending; 0: it ends, as a rate that is too
+    high makes every sample go wrong."""
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
@@ -87,10 +96,16 @@ class LoopSettings:
             "evaluation_documents": 1,
             "checkpoint_steps": 1,
             "keep_checkpoints": 1,
+            "keep_every": 0,
+            "spikes": 0,
         }
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected at least {value}")
+        if self.keep_best and not self.evaluations:
+            raise RecipeError(
+                f"{self.table}.keep_best = true: nothing is scored with evaluations = 0; set it, or leave keep_best out"
+            )
         for name in ("balance_rate", "sequence_balance", "router_z", "mtp_weight"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"{self.table}.{name} = {getattr(self, name)}: expected 0 or more")

@@ -12,7 +12,8 @@ from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.tokenizer.tokenizer import Tokenizer
 from yatsude.train import precision
-from yatsude.train.build import Summary, finish, forget, identity_of, train_workers
+from yatsude.train.build import Summary, finish, forget, text_of, train_workers
+from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop
 from yatsude.tune.conversations import conversations, state
@@ -49,7 +50,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
             feed,
             folder,
             evaluate=lambda replica: _score(replica, validation),
-            identity=f"{identity_of(sections, model)}:{feed.digest()}",
+            identity=Identity.of(sections, {"text": text_of(model), "conversations": feed.digest()}),
         )
         del base  # its weights are in the loop's buffers now
         recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
