@@ -38,8 +38,10 @@ from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
-from yatsude.train.ranks import Ranks, shared
+from yatsude.train.pulse import Pulse
+from yatsude.train.ranks import shared
 from yatsude.train.settings import TrainSettings
+from yatsude.train.watched import Watched
 from yatsude.train.workers import Workers
 
 __all__ = [
@@ -86,10 +88,11 @@ def build(
     folder: Path,
     restart: bool = False,
     parallel: ParallelSettings | None = None,
+    pulse: Pulse | None = None,
 ) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
 
-    With `parallel`, this process is one of the ranks of a job, which all make the same call.
+    With `parallel`, this process is one of the ranks of a job, which all make the same call; `pulse` tells where it is.
     """
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
@@ -105,8 +108,9 @@ def build(
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         trainer: Trainer
         if parallel:
+            assert pulse, "ranks are watched"
             say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
-            trainer = Ranks(settings, parallel, fresh, folder, dtype=dtype)
+            trainer = Watched(settings, parallel, fresh, folder, dtype=dtype, pulse=pulse)
         else:
             if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
                 bigram.start(fresh, _corpora(tokens), settings.seed, dtype, workers)

@@ -1,0 +1,207 @@
+"""What stands over the ranks of one machine: it starts them, and again when one is lost, as long as that leads on.
+
+This is torchrun's agent with another judgement: an error that a new start cannot mend ends the job, and so do several
+failures in a row without a step further than before. Everything else is started again, on all machines that are left.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousError,
+    RendezvousHandler,
+    RendezvousParameters,
+)
+from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+from yatsude.errors import MachineError
+from yatsude.progress import say
+from yatsude.spec.launch import HUNG, LOST, STOPPED, LaunchSettings
+from yatsude.spec.parallel import ParallelSettings
+from yatsude.train.pulse import ROUND, client, read_beats
+
+__all__ = ["Agent", "start"]
+
+GRACE_S = 600
+"""Ranks that were asked to stop have so long to write a state; whoever asks for it usually waits less."""
+JOIN_S = 1800
+"""Machines wait so long for the others: a batch system starts them minutes apart."""
+LAST_CALL_S = 15
+"""When there are `min_nodes`, this long for more."""
+ALIVE_S = 3
+"""Between two signs of life of an agent; one that misses three is gone."""
+
+
+class Agent(LocalElasticAgent):
+    """Runs this very command as several ranks."""
+
+    def __init__(self, settings: LaunchSettings, ranks: int, rendezvous: RendezvousHandler) -> None:
+        spec = WorkerSpec(
+            role="rank",
+            local_world_size=ranks,
+            entrypoint=sys.executable,
+            args=("-m", "yatsude.cli", *sys.argv[1:]),
+            rdzv_handler=rendezvous,
+            max_restarts=1,
+            monitor_interval=0.1,
+        )
+        super().__init__(spec, DefaultLogsSpecs(), shutdown_timeout=GRACE_S)
+        self._settings = settings
+        self._furthest, self._in_vain = -1, 0
+        self.stopped = False
+        """Whether the ranks have ended because they were asked to."""
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        store = self._common
+        if worker_group.group_rank == 0:
+            store.set("round", uuid.uuid4().hex[:8])
+        os.environ[ROUND] = store.get("round").decode()
+        try:
+            return super()._start_workers(worker_group)
+        finally:  # what was to be forgotten is: a later start goes on
+            spec = worker_group.spec
+            worker_group.spec = dataclasses.replace(spec, args=tuple(a for a in spec.args if a != "--restart"))
+
+    def _stop_workers(self, worker_group: WorkerGroup) -> None:
+        """Let them write a state first: this is a machine that joins, or the end of what has failed already."""
+        self._shutdown(timeout=GRACE_S)
+
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
+        group = self.get_worker_group()
+        if isinstance(sys.exc_info()[1], SignalException) and group.store is not None:  # it is meant for all machines
+            with contextlib.suppress(RuntimeError):  # the one that had the store may have ended before
+                self._common.set("stopped", "1")
+        super()._shutdown(death_sig, timeout)
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if result.is_failed():
+            self._remaining_restarts = int(self._goes_on(result.failures))
+        return result
+
+    @property
+    def _common(self) -> Store:
+        """What all agents of this start share."""
+        store = self.get_worker_group().store
+        assert store is not None, "the machines have met"
+        return store
+
+    def _goes_on(self, failures: dict[int, ProcessFailure]) -> bool:
+        """Whether the ranks shall be started again after some of them have failed; says why, or why not."""
+        rank, failure = min(failures.items(), key=_blame)
+        if failure.exitcode == STOPPED:
+            group = self.get_worker_group()
+            self.stopped = self._common.check(["stopped"]) or group.spec.rdzv_handler.num_nodes_waiting() == 0
+            return not self.stopped  # or a machine wants to join, for which all start anew
+        if _is_final(failure):  # the rank has said it
+            return False
+        step = self._reached()
+        self._in_vain = 1 if step > self._furthest else self._in_vain + 1
+        self._furthest = max(step, self._furthest)
+        cause = f"rank {rank} on {socket.gethostname()} {_cause(failure)} after step {step}"
+        if self._in_vain > self._settings.restarts:
+            times = f"the {self._in_vain}. time without getting further" if self._in_vain > 1 else "launch.restarts = 0"
+            say(f"{cause}, and the job with it ({times}); the same command goes on from the last good checkpoint")
+            return False
+        say(f"{cause}; starting again from the last good checkpoint ({self._in_vain} of {self._settings.restarts})")
+        return True
+
+    def _reached(self) -> int:
+        """The furthest step that any rank of this machine has told."""
+        group = self.get_worker_group()
+        assert group.master_addr, "the ranks were started"
+        assert group.master_port, "the ranks were started"
+        try:
+            store = client(group.master_addr, group.master_port, f"pulse/{os.environ[ROUND]}")
+            beats = read_beats(store, group.workers[0].world_size)
+        except (torch.distributed.DistError, RuntimeError):
+            return self._furthest  # the machine that had the store is gone
+        return max((beat.step for beat in beats.values()), default=0)
+
+
+def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
+    """Run this very command as the ranks of this machine until the job has ended; the exit code."""
+    ranks = settings.ranks_per_node(parallel)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT"
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    parameters = RendezvousParameters(
+        backend="c10d",
+        endpoint=settings.rendezvous or "localhost:0",
+        run_id=settings.rendezvous or str(os.getpid()),
+        min_nodes=settings.min_nodes or settings.nodes,
+        max_nodes=settings.nodes,
+        join_timeout=JOIN_S,
+        last_call_timeout=LAST_CALL_S,
+        keep_alive_interval=ALIVE_S,
+    )
+    try:
+        meeting = get_rendezvous_handler(parameters)
+    except RendezvousError as error:
+        raise MachineError(
+            f"nothing answers at launch.rendezvous = {settings.rendezvous}; is the command running there too?"
+        ) from error
+    agent = Agent(settings, ranks, meeting)
+    try:
+        result = agent.run()
+    except SignalException as asked:
+        say(f"stopped by {asked.sigval.name}; the same command goes on")
+        return STOPPED
+    except RendezvousClosedError:
+        raise MachineError("the job has ended on another machine; see there why") from None
+    except RendezvousError as error:
+        raise MachineError(
+            f"the other machines are out of reach ({error}); the same command goes on from the last good checkpoint"
+        ) from None
+    finally:
+        meeting.shutdown()
+    if agent.stopped:
+        return STOPPED
+    return 1 if result is None or result.is_failed() else 0
+
+
+def _is_final(failure: ProcessFailure) -> bool:
+    """Whether a rank has ended with an error that will come again."""
+    return bool(failure.error_file_data.get("final"))
+
+
+def _blame(entry: tuple[int, ProcessFailure]) -> tuple[int, int]:
+    """Order of failures: what says most about the cause first."""
+    rank, failure = entry
+    killed = failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM
+    order: Sequence[bool] = (
+        failure.exitcode == STOPPED,
+        _is_final(failure),
+        killed,
+        failure.exitcode > 0 and failure.exitcode not in (HUNG, LOST),
+        failure.exitcode == HUNG,
+        failure.exitcode < 0,
+        True,
+    )
+    return order.index(True), rank
+
+
+def _cause(failure: ProcessFailure) -> str:
+    if failure.exitcode < 0:
+        return f"was killed by signal {-failure.exitcode} ({signal.Signals(-failure.exitcode).name})"
+    if failure.exitcode == HUNG:
+        return "has ended because the job hung"
+    if failure.exitcode == LOST:
+        return "has lost the others"
+    said = failure.error_file_data.get("said")
+    return f"has failed with {said}" if said else f"has ended with exit code {failure.exitcode}"
