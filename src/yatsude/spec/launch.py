@@ -16,7 +16,7 @@ STOPPED = 130
 HUNG = 124
 """Exit code of a rank that ends because none gets on."""
 LOST = 121
-"""Exit code of a rank that ends because another did."""
+"""Exit code of a rank that ends because another did, or of an agent that finds no other: a new start may mend it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ import os
 import signal
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -34,9 +36,11 @@ from yatsude.progress import say
 from yatsude.spec.launch import HUNG, LOST, STOPPED, LaunchSettings
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.pulse import ROUND, client, read_beats
+from yatsude.train.stopping import SIGNALS
 
 __all__ = ["Agent", "start"]
 
+KILL_S = 10
 GRACE_S = 600
 """Ranks that were asked to stop have so long to write a state; whoever asks for it usually waits less."""
 JOIN_S = 1800
@@ -63,6 +67,7 @@ class Agent(LocalElasticAgent):
         super().__init__(spec, DefaultLogsSpecs(), shutdown_timeout=GRACE_S)
         self._settings = settings
         self._furthest, self._in_vain = -1, 0
+        self._asked = self._shuts = False
         self.stopped = False
         """Whether the ranks have ended because they were asked to."""
 
@@ -71,20 +76,29 @@ class Agent(LocalElasticAgent):
         if worker_group.group_rank == 0:
             store.set("round", uuid.uuid4().hex[:8])
         os.environ[ROUND] = store.get("round").decode()
-        try:
-            return super()._start_workers(worker_group)
-        finally:  # what was to be forgotten is: a later start goes on
-            spec = worker_group.spec
-            worker_group.spec = dataclasses.replace(spec, args=tuple(a for a in spec.args if a != "--restart"))
+        found = super()._start_workers(worker_group)
+        for number in SIGNALS:
+            signal.signal(number, self._hear)
+        spec = worker_group.spec  # what was to be forgotten is: a later start goes on
+        worker_group.spec = dataclasses.replace(spec, args=tuple(a for a in spec.args if a != "--restart"))
+        return found
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        """Let the ranks stop; batch systems repeat their signals, which changes nothing."""
+        if not self._asked or number == signal.SIGINT:
+            self._asked = True
+            raise SignalException("asked to stop", signal.Signals(number))
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         """Let them write a state first: this is a machine that joins, or the end of what has failed already."""
         self._shutdown(timeout=GRACE_S)
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
-        group = self.get_worker_group()
-        if isinstance(sys.exc_info()[1], SignalException) and group.store is not None:  # it is meant for all machines
-            with contextlib.suppress(RuntimeError):  # the one that had the store may have ended before
+        if isinstance(sys.exc_info()[1], SignalException):  # a signal to this agent
+            if self._shuts:  # a second Ctrl-C acts at once
+                death_sig, timeout = signal.SIGKILL, KILL_S
+            self._shuts = True
+            with contextlib.suppress(RuntimeError, AssertionError):  # who had the store may have ended before
                 self._common.set("stopped", "1")
         super()._shutdown(death_sig, timeout)
 
@@ -138,7 +152,6 @@ def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
     """Run this very command as the ranks of this machine until the job has ended; the exit code."""
     ranks = settings.ranks_per_node(parallel)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT"
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     parameters = RendezvousParameters(
         backend="c10d",
@@ -150,12 +163,10 @@ def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
         last_call_timeout=LAST_CALL_S,
         keep_alive_interval=ALIVE_S,
     )
-    try:
-        meeting = get_rendezvous_handler(parameters)
-    except RendezvousError as error:
-        raise MachineError(
-            f"nothing answers at launch.rendezvous = {settings.rendezvous}; is the command running there too?"
-        ) from error
+    meeting = _meeting(parameters)
+    if meeting is None:
+        say(f"error: nothing answers at launch.rendezvous = {settings.rendezvous}; is the command running there too?")
+        return LOST
     agent = Agent(settings, ranks, meeting)
     try:
         result = agent.run()
@@ -165,14 +176,25 @@ def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
     except RendezvousClosedError:
         raise MachineError("the job has ended on another machine; see there why") from None
     except RendezvousError as error:
-        raise MachineError(
-            f"the other machines are out of reach ({error}); the same command goes on from the last good checkpoint"
-        ) from None
+        say(f"error: the other machines are out of reach ({error}); the same command goes on from the last checkpoint")
+        return LOST
     finally:
         meeting.shutdown()
     if agent.stopped:
         return STOPPED
     return 1 if result is None or result.is_failed() else 0
+
+
+def _meeting(parameters: RendezvousParameters) -> RendezvousHandler | None:
+    """Where the machines meet; the one that has it may start later than this one, and have no name yet."""
+    deadline = time.monotonic() + JOIN_S
+    while True:
+        try:
+            return get_rendezvous_handler(parameters)
+        except RendezvousError:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(ALIVE_S)
 
 
 def _is_final(failure: ProcessFailure) -> bool:
@@ -187,9 +209,9 @@ def _blame(entry: tuple[int, ProcessFailure]) -> tuple[int, int]:
     order: Sequence[bool] = (
         failure.exitcode == STOPPED,
         _is_final(failure),
+        failure.exitcode == HUNG,  # a rank that answers no more is killed then
         killed,
-        failure.exitcode > 0 and failure.exitcode not in (HUNG, LOST),
-        failure.exitcode == HUNG,
+        failure.exitcode > 0 and failure.exitcode != LOST,
         failure.exitcode < 0,
         True,
     )

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from yatsude.spec.launch import LOST, LaunchSettings, fitting
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train import clocks
 from yatsude.train.pulse import PATIENCE, ROUND, Pulse, client
+from yatsude.train.stopping import SIGNALS
 
 __all__ = ["Place", "as_rank", "is_rank"]
 
@@ -91,7 +93,7 @@ def as_rank(
         if isinstance(error, KeyboardInterrupt):
             _together(own, ranks)
         if _is_loss(error):
-            say(f"rank {rank} has lost another rank: {str(error).splitlines()[0]}")
+            say(f"rank {rank} has lost another one: {str(error).split('] ', 1)[-1].split('. ')[0]}")
             pulse.close()
             os._exit(LOST)  # nothing is left to be tidied with those that are gone
         raise
@@ -122,7 +124,9 @@ def _wait_for_the_end(store: PrefixStore) -> None:
 
 
 def _together(store: PrefixStore, ranks: int) -> None:
-    """Wait until every rank has come here, for a while."""
+    """Wait until every rank has come here, for a while; an agent that sees one end asks the others in vain."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     deadline = time.monotonic() + END_S
     with contextlib.suppress(RuntimeError):
         store.add("stopping", 1)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["asked_to_stop"]
+__all__ = ["SIGNALS", "asked_to_stop"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """SIGUSR1 is what Slurm is told to send some minutes before a job's time is over."""
