@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ SETS = [
 ]  # fmt: skip
 PLANTED = """
 import os
+import random
 if os.environ.get("RANK") == "{rank}":
     import time
     from yatsude.train.watched import Watched
@@ -285,3 +287,26 @@ def test_a_wrong_clock_is_told():
     assert skewed([("a", [10.0, 20.0]), ("b", [10.1, 21.5])]) == []
     assert skewed([("a", [10.0]), ("b", [14.0])])[0].startswith("the clock of b is 4.0 s ahead of that of a")
     assert "5.0 s behind" in ranks.run(2, clocked, -5.0)[1][0]
+
+
+KILLS = 20
+
+
+@pytest.mark.soak
+def test_ranks_killed_twenty_times_at_random_leave_no_trace(tokens, tmp_path):
+    """Whatever it does just then: starting, a step, a state. The job gets over it by itself, each time."""
+    sets = ["parallel.dp=2", "parallel.ep=2", "train.steps=150", "train.checkpoint_steps=1", "launch.restarts=20"]
+    whole = started(tokens, tmp_path / "whole", *sets)
+    whole.ends()
+    job, pick = started(tokens, tmp_path / "killed", *sets), random.Random(0)
+    for kill in range(KILLS):
+        time.sleep(pick.uniform(0, 12))
+        deadline = time.monotonic() + 60
+        while not (ranks_now := job.children):
+            assert job.process.poll() is None, f"it ended after {kill} kills: {job.ends(None)}"
+            assert time.monotonic() < deadline
+        os.kill(pick.choice(ranks_now), signal.SIGKILL)
+    told = job.ends()
+    assert told.count("was killed by signal 9 (SIGKILL) after step") == KILLS
+    assert job.weights == whole.weights
+    assert job.losses == whole.losses

@@ -1,15 +1,18 @@
 """What clusters are handed, rehearsed: script and manifest start processes of this machine as their nodes."""
 
+import getpass
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -193,3 +196,69 @@ def test_writing_these_needs_no_torch(cluster):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cluster, check=False)
     assert done.stdout.endswith("[]\n"), done.stderr
+
+
+@pytest.fixture
+def slurm(cluster, monkeypatch):
+    """A real Slurm on this machine, with two nodes: a controller and two daemons, no accounts."""
+    controller, daemon = shutil.which("slurmctld"), shutil.which("slurmd")
+    if not (controller and daemon):
+        pytest.skip("needs Slurm (Debian: slurm-wlm)")
+    root = Path(daemon).resolve().parent
+    plugins = next((root.parent / "lib").rglob("auth_none.so")).parent
+    for name in ("srun", "scontrol"):
+        (cluster / "bin" / name).unlink()
+    host = socket.gethostname()
+    lines = {
+        "ClusterName": "here", "SlurmctldHost": f"{host}(127.0.0.1)", "SlurmctldPort": 17817,
+        "SlurmUser": getpass.getuser(), "AuthType": "auth/none", "CredType": "cred/none", "PluginDir": plugins,
+        "StateSaveLocation": cluster, "SlurmdSpoolDir": cluster / "spool-%n", "SlurmctldPidFile": cluster / "ctl.pid",
+        "SlurmdPidFile": cluster / "%n.pid", "SlurmctldLogFile": cluster / "ctl.txt",
+        "SlurmdLogFile": cluster / "%n.txt", "ProctrackType": "proctrack/pgid", "TaskPlugin": "task/none",
+        "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core", "MpiDefault": "none",
+        "SlurmdParameters": "config_overrides",
+        "NodeName": f"127.0.0.[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17818-17819] CPUs=1",
+        "PartitionName": "all Nodes=ALL Default=YES State=UP",
+    }  # fmt: skip
+    conf = cluster / "slurm.conf"
+    conf.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    monkeypatch.setenv("SLURM_CONF", str(conf))
+    steps = next(root.glob("slurmstepd*"))
+    daemons = [[controller, "-D"], *([daemon, "-D", "-N", name, "-d", steps] for name in ("127.0.0.1", "127.0.0.2"))]
+    begun = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in daemons]
+    yield
+    subprocess.run(["scancel", "--full", "--signal=KILL", "1"], check=False)
+    for one in reversed(begun):
+        one.terminate()
+        one.wait(30)
+
+
+def ask(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout or done.stderr
+
+
+def soon(what, cluster, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        logs = "".join(path.read_text() for path in (*cluster.glob("run/slurm*/*.log"), *cluster.glob("*.txt")))
+        assert time.monotonic() < deadline, logs
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("slurm")
+def test_a_real_slurm_runs_the_script_and_queues_it_again(cluster, port):
+    words = ["recipe.toml", "--nodes", 2, "--gpus-per-node", 0, "--cpus-per-node", 1, "--time", 20, "--run", "run"]
+    assert launch("slurm", *words, "--port", port, "--set", "train.steps=40", "--out", "job.sbatch") == 0
+    soon(lambda: ask("sinfo", "-h", "-o", "%D %t") == "2 idle\n", cluster, seconds=40)
+    assert ask("sbatch", "job.sbatch") == "Submitted batch job 1\n"
+    soon(lambda: list(cluster.glob("run/train/checkpoints/step-*/complete.json")), cluster)
+    ask("scancel", "--batch", "--signal=USR1", "1")  # as Slurm does before the time is over
+    soon(lambda: "Restarts=1 " in ask("scontrol", "show", "job", "1"), cluster)
+    soon(lambda: "JobState=PENDING" in ask("scontrol", "show", "job", "1"), cluster)
+    ask("scontrol", "update", "JobId=1", "StartTime=now")  # Slurm waits two minutes by itself
+    soon(lambda: "JobState=COMPLETED" in ask("scontrol", "show", "job", "1"), cluster)
+    assert "resuming" in (cluster / "run" / "slurm" / f"1-0-{socket.gethostname()}.log").read_text()
+    assert (cluster / "run" / "train" / "model" / "config.json").is_file()

@@ -87,7 +87,7 @@ mkdir -p {logs}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun --ntasks-per-node=1 --no-kill --kill-on-bad-exit=0{inside} \\
-    --output={logs}/%j-%N.log --open-mode=append \\
+    --output={logs}/%j-%n-%N.log --open-mode=append \\
     {words} &
 agents=$!
 
