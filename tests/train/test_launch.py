@@ -53,10 +53,15 @@ class Started:
     def children(self):
         return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
+    @property
+    def newest(self):
+        """Step of the newest state."""
+        return max((int(p.parent.name[5:]) for p in self.folder.glob("checkpoints/step-*/complete.json")), default=0)
+
     def reaches(self, step):
         """Wait until a state of that step or a later one is there."""
         deadline = time.monotonic() + 180
-        while not any(int(p.parent.name[5:]) >= step for p in self.folder.glob("checkpoints/step-*/complete.json")):
+        while self.newest < step:
             assert time.monotonic() < deadline, f"step {step} was not reached"
             assert self.process.poll() is None, self.ends(None)
             time.sleep(0.02)
@@ -155,7 +160,7 @@ def test_what_fails_at_the_same_step_again_and_again_ends(start):
     told = start("doomed", "launch.restarts=1", planted=planted).ends(1)
     assert "rank 1 on" in told
     assert "was killed by signal 11 (SIGSEGV) after step 2; starting again" in told
-    assert "and the job with it (the 2. time without getting further)" in told
+    assert "and the job with it (2 times in a row without getting further)" in told
 
 
 def test_an_error_of_the_user_is_told_once_and_not_tried_again(start):
@@ -294,18 +299,24 @@ KILLS = 20
 
 @pytest.mark.soak
 def test_ranks_killed_twenty_times_at_random_leave_no_trace(tokens, tmp_path):
-    """Whatever it does just then: starting, a step, a state. The job gets over it by itself, each time."""
-    sets = ["parallel.dp=2", "parallel.ep=2", "train.steps=150", "train.checkpoint_steps=1", "launch.restarts=20"]
+    """Half of the times while they start, half in a step or a state. The job gets over it by itself, each time."""
+    sets = ["parallel.dp=2", "parallel.ep=2", "train.steps=40", "train.checkpoint_steps=1", "launch.restarts=20"]
+    begin = time.monotonic()
     whole = started(tokens, tmp_path / "whole", *sets)
+    whole.reaches(1)
+    starts = time.monotonic() - begin
     whole.ends()
+    trains = time.monotonic() - begin - starts
     job, pick = started(tokens, tmp_path / "killed", *sets), random.Random(0)
     for kill in range(KILLS):
-        time.sleep(pick.uniform(0, 12))
-        deadline = time.monotonic() + 60
-        while not (ranks_now := job.children):
+        if kill % 2:
+            job.reaches(job.newest + 1)
+            time.sleep(pick.uniform(0, 1.2 * trains / KILLS))
+        else:
+            time.sleep(pick.uniform(0, starts))
+        while not (children := job.children):
             assert job.process.poll() is None, f"it ended after {kill} kills: {job.ends(None)}"
-            assert time.monotonic() < deadline
-        os.kill(pick.choice(ranks_now), signal.SIGKILL)
+        os.kill(pick.choice(children), signal.SIGKILL)
     told = job.ends()
     assert told.count("was killed by signal 9 (SIGKILL) after step") == KILLS
     assert job.weights == whole.weights

@@ -77,11 +77,15 @@ class Agent(LocalElasticAgent):
             store.set("round", uuid.uuid4().hex[:8])
         os.environ[ROUND] = store.get("round").decode()
         found = super()._start_workers(worker_group)
-        for number in SIGNALS:
-            signal.signal(number, self._hear)
+        self.listen()
         spec = worker_group.spec  # what was to be forgotten is: a later start goes on
         worker_group.spec = dataclasses.replace(spec, args=tuple(a for a in spec.args if a != "--restart"))
         return found
+
+    def listen(self) -> None:
+        """Take the signals that ask to stop."""
+        for number in SIGNALS:
+            signal.signal(number, self._hear)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         """Let the ranks stop; batch systems repeat their signals, which changes nothing."""
@@ -129,7 +133,11 @@ class Agent(LocalElasticAgent):
         self._furthest = max(step, self._furthest)
         cause = f"rank {rank} on {socket.gethostname()} {_cause(failure)} after step {step}"
         if self._in_vain > self._settings.restarts:
-            times = f"the {self._in_vain}. time without getting further" if self._in_vain > 1 else "launch.restarts = 0"
+            times = (
+                f"{self._in_vain} times in a row without getting further"
+                if self._in_vain > 1
+                else "launch.restarts = 0"
+            )
             say(f"{cause}, and the job with it ({times}); the same command goes on from the last good checkpoint")
             return False
         say(f"{cause}; starting again from the last good checkpoint ({self._in_vain} of {self._settings.restarts})")
@@ -168,6 +176,7 @@ def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
         say(f"error: nothing answers at launch.rendezvous = {settings.rendezvous}; is the command running there too?")
         return LOST
     agent = Agent(settings, ranks, meeting)
+    agent.listen()
     try:
         result = agent.run()
     except SignalException as asked:
@@ -175,8 +184,8 @@ def start(parallel: ParallelSettings, settings: LaunchSettings) -> int:
         return STOPPED
     except RendezvousClosedError:
         raise MachineError("the job has ended on another machine; see there why") from None
-    except RendezvousError as error:
-        say(f"error: the other machines are out of reach ({error}); the same command goes on from the last checkpoint")
+    except (RendezvousError, torch.distributed.DistError):
+        say("error: the machine where all meet is out of reach; the same command goes on from the last good checkpoint")
         return LOST
     finally:
         meeting.shutdown()

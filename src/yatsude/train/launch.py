@@ -87,7 +87,8 @@ def as_rank(
             say(line)
         pulse.start()
         yield Place(parallel, pulse)
-        own.set("ended", "1")
+        if rank == 0:
+            own.set("ended", "1")
     except BaseException as error:
         _tell(error)
         if isinstance(error, KeyboardInterrupt):
@@ -147,6 +148,8 @@ def _tell(error: BaseException) -> None:
 def _is_loss(error: BaseException) -> bool:
     """Whether an exchange with other ranks has failed, as it does when one of them has ended."""
     if isinstance(error, torch.distributed.DistError):
+        return True
+    if error.__cause__ and _is_loss(error.__cause__):
         return True
     words = ("gloo", "Connection closed by peer", "Connection reset by peer")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

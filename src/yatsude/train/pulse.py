@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import faulthandler
 import json
+import math
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from torch.distributed import DistStoreError
 from yatsude.progress import cry
 from yatsude.spec.launch import HUNG, LOST
 
-__all__ = ["ROUND", "Beat", "Pulse", "behind", "client", "read_beats"]
+__all__ = ["END", "ROUND", "Beat", "Pulse", "behind", "client", "read_beats"]
 
 BEAT_S = 2.0
 """Between two beats, at most."""
@@ -39,6 +40,8 @@ PATIENCE = 6
 """How much longer everything else may take: the first step, a score, a state."""
 STEP = ("gradient", "norm", "update", "balance")
 """Phases of a step, in their order."""
+END = "end"
+"""The finished model is written by rank 0 alone; the others are done."""
 FOLDER = "hangs"
 STORE_S = 60
 ROUND = "YATSUDE_ROUND"
@@ -134,6 +137,8 @@ class Pulse:
         """Seconds without progress in this phase that count as a hang."""
         usual = statistics.median(self._durations) if self._durations else 0.0
         limit = self._limit_s or max(LEAST_S, USUAL_STEPS * usual)
+        if self.phase_now == END:
+            return math.inf
         patient = not self._durations or self.phase_now not in (*STEP, "between steps")
         return PATIENCE * limit if patient else limit
 
@@ -146,7 +151,7 @@ class Pulse:
                 if now - last > 4 * interval:
                     self._since += now - last  # this process itself was stopped, or starved
                 last = now
-                if os.getppid() != self._parent:
+                if "GROUP_RANK" in os.environ and os.getppid() != self._parent:
                     os._exit(LOST)  # whoever has started this rank is gone and would not start it again
                 self.tell()
                 if now - self._since > self.limit_s or self._store.check(["hang"]):

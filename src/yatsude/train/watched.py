@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yatsude.checkpoint.sharded import Sharded
+from yatsude.checkpoint.sharded import InShards, Sharded
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.feed import Batch
-from yatsude.train.pulse import Pulse
+from yatsude.train.pulse import END, Pulse
 from yatsude.train.ranks import Ranks
 from yatsude.train.settings import LoopSettings
 from yatsude.train.slow import Slowness
@@ -78,6 +78,11 @@ class Watched(Ranks):
         """Go on from a state, whatever the layout that wrote it."""
         with self._pulse.phase("restoring"):
             super().restore(found, steps)
+
+    def source(self) -> InShards:
+        """The weights of the last state."""
+        self._pulse.phase_now = END
+        return super().source()
 
     def _tell_slow(self, found: Mapping[int, Mapping[str, Any]]) -> None:
         """Say and log who is slow: rank 0 does, for all."""
