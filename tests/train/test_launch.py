@@ -17,7 +17,7 @@ import ranks
 import torch
 
 from yatsude.errors import RecipeError
-from yatsude.spec.launch import STOPPED, LaunchSettings, fitting
+from yatsude.spec.launch import LOST, STOPPED, LaunchSettings, fitting
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.clocks import late, skewed
 from yatsude.train.pulse import Beat, behind
@@ -183,12 +183,17 @@ def test_an_error_of_the_program_is_tried_again_and_named(start, undisturbed):
     assert job.weights == undisturbed.weights
 
 
-def test_a_machine_that_is_lost_leaves_the_job_to_the_other(start, undisturbed):
-    """Two agents as on two machines; one is killed, and its rank dies with it."""
+@pytest.fixture
+def nodes():
+    """Settings of two machines, both of them this one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nodes = ("launch.nodes=2", "launch.min_nodes=1", f"launch.rendezvous=localhost:{port}")
+    return "launch.nodes=2", "launch.min_nodes=1", f"launch.rendezvous=localhost:{port}"
+
+
+def test_a_machine_that_is_lost_leaves_the_job_to_the_other(start, nodes, undisturbed):
+    """Two agents as on two machines; one is killed, and its rank dies with it."""
     first = start("nodes", *nodes)
     time.sleep(1)  # so that it is the one where all meet
     second = start("nodes", *nodes)
@@ -321,3 +326,60 @@ def test_ranks_killed_twenty_times_at_random_leave_no_trace(tokens, tmp_path):
     assert told.count("was killed by signal 9 (SIGKILL) after step") == KILLS
     assert job.weights == whole.weights
     assert job.losses == whole.losses
+
+
+@pytest.mark.soak
+def test_a_machine_that_comes_back_takes_its_part_again(start, nodes):
+    first = start("nodes", *nodes, "train.steps=60")
+    time.sleep(1)
+    second = start("nodes", *nodes, "train.steps=60")
+    first.reaches(2)
+    second.process.kill()
+    second.process.wait()
+    first.reaches(first.newest + 4)  # more than can have been under way: it goes on alone
+    third = start("nodes", *nodes, "train.steps=60")
+    told, last = first.ends(), third.ends()
+    alone = told.index("1 of 2 ranks are left")
+    assert "resuming" in told[alone:].partition("resuming")[2] + last  # a second time, together
+    assert len(first.losses) == 60
+
+
+@pytest.mark.soak
+def test_without_the_machine_where_all_meet_the_others_end_and_say_so(start, nodes):
+    first = start("nodes", *nodes)
+    time.sleep(1)
+    second = start("nodes", *nodes)
+    first.reaches(2)
+    first.process.kill()
+    assert "the same command goes on from the last good checkpoint" in second.ends(LOST)
+    first.process.wait()
+    again = [start("nodes", *nodes) for _ in range(2)]
+    assert "resuming" in "".join(one.ends() for one in again)
+
+
+@pytest.mark.soak
+def test_a_slow_rank_of_a_job_is_told_and_logged(start):
+    planted = """
+        import os
+        if "RANK" in os.environ:
+            import time
+            import yatsude.train.slow as slow
+            from yatsude.train.watched import Watched
+            slow.STEPS = 3
+            before = Watched.norm
+            def norm(self):
+                end = time.thread_time() + 2 * int(os.environ["RANK"])
+                while time.thread_time() < end:
+                    pass
+                return before(self)
+            Watched.norm = norm
+    """
+    job = start("slow", "train.steps=9", planted=planted)
+    told = job.ends()
+    assert told.count("rank 1 on") == 1
+    assert "is slow: " in told
+    lines = [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
+    (slow,) = [line for line in lines if "slow" in line]
+    assert slow["step"] == 6
+    assert slow["slow"][0]["rank"] == 1
+    assert slow["slow"][0]["busy"] > 1.3
