@@ -29,6 +29,7 @@ from torch.distributed.elastic.rendezvous.api import (
     RendezvousHandler,
     RendezvousParameters,
 )
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from yatsude.errors import MachineError
@@ -70,6 +71,12 @@ class Agent(LocalElasticAgent):
         self._asked = self._shuts = False
         self.stopped = False
         """Whether the ranks have ended because they were asked to."""
+
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        """Meet the other agents: torch would keep the address of the first meeting, of which newcomers never hear."""
+        if isinstance(self._rdzv_handler, DynamicRendezvousHandler):
+            self._rdzv_handler._bootstrap_store_info = None
+        super()._rendezvous(worker_group)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         store = self._common
