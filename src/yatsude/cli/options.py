@@ -12,6 +12,7 @@ from yatsude.data.settings import DataSettings
 from yatsude.engine.settings import EngineSettings
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.serve.settings import ServeSettings
+from yatsude.spec.launch import LaunchSettings
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import ModelSettings
 from yatsude.tokenizer.settings import TokenizerSettings
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type[Any]] = {
     "model": ModelSettings,
     "train": TrainSettings,
     "parallel": ParallelSettings,
+    "launch": LaunchSettings,
     "tune": TuneSettings,
     "evaluate": EvaluateSettings,
     "export": ExportSettings,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from yatsude.cli import options
+from yatsude.manifest import digest, read
 from yatsude.progress import say
 
 __all__ = ["command"]
@@ -31,10 +32,22 @@ def command(
 
     folders = run / "tokenizer", run / "train"
     if launch.is_rank():
-        with launch.as_rank({name: settings.of(name) for name in ("model", "train", "parallel")}):
-            summary = build(settings.of("model"), settings.of("train"), *folders, restart, parallel, allow or ())
+        sections = {name: settings.of(name) for name in ("model", "train", "parallel")}
+        marks = {"tokens": digest(read(folders[0], "tokenizer"))}
+        with launch.as_rank(sections, settings.of("launch"), folders[1], marks) as place:
+            summary = build(
+                settings.of("model"),
+                settings.of("train"),
+                *folders,
+                restart,
+                parallel=place.parallel,
+                pulse=place.pulse,
+                allow=allow or (),
+            )
     elif parallel.ranks > 1:
-        raise typer.Exit(launch.start(parallel))
+        from yatsude.train.agent import start  # noqa: PLC0415
+
+        raise typer.Exit(start(parallel, settings.of("launch")))
     else:
         summary = build(settings.of("model"), settings.of("train"), *folders, restart, allow=allow or ())
     say(f"{summary.score()}, after {summary.tokens:,} tokens")

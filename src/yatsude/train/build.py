@@ -39,8 +39,10 @@ from yatsude.train.feed import Feed
 from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
-from yatsude.train.ranks import Ranks, shared
+from yatsude.train.pulse import Pulse
+from yatsude.train.ranks import shared
 from yatsude.train.settings import TrainSettings
+from yatsude.train.watched import Watched
 from yatsude.train.workers import Workers
 
 __all__ = [
@@ -87,12 +89,13 @@ def build(
     folder: Path,
     restart: bool = False,
     parallel: ParallelSettings | None = None,
+    pulse: Pulse | None = None,
     allow: Sequence[str] = (),
 ) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
 
-    With `parallel`, this process is one of the ranks of a job, which all make the same call. `allow` are keys and
-    sections of the recipe in which a state to go on from may differ.
+    With `parallel`, this process is one of the ranks of a job, which all make the same call; `pulse` tells where it is.
+    `allow` are keys and sections of the recipe in which a state to go on from may differ.
     """
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
@@ -107,9 +110,10 @@ def build(
     with train_workers(settings.workers, settings.sequences_per_step) as workers:
         trainer: Trainer
         if parallel:
+            assert pulse, "ranks are watched"
             say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
             numbers = hf.Boxes(Folder(base)).read if base else Initial(config, settings.seed).read
-            trainer = Ranks(settings, parallel, config, numbers, folder, dtype=dtype)
+            trainer = Watched(settings, parallel, config, numbers, folder, dtype=dtype, pulse=pulse)
         else:
             fresh = start.load(base, config) if base else _initialised(config, settings.seed)
             if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
