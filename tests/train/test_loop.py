@@ -39,7 +39,9 @@ def fail():
 
 def log_of(folder):
     """All figures but the time they took."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / "log.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "machine")} for line in read_log(folder / "log.jsonl")
+    ]
 
 
 def weights_of(source):

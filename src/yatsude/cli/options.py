@@ -15,7 +15,7 @@ from yatsude.serve.settings import ServeSettings
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import ModelSettings
 from yatsude.tokenizer.settings import TokenizerSettings
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import TrainSettings, WatchSettings
 from yatsude.tune.settings import TuneSettings
 
 __all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings", "following"]
@@ -26,6 +26,7 @@ SECTIONS: dict[str, type[Any]] = {
     "model": ModelSettings,
     "train": TrainSettings,
     "parallel": ParallelSettings,
+    "watch": WatchSettings,
     "tune": TuneSettings,
     "evaluate": EvaluateSettings,
     "export": ExportSettings,

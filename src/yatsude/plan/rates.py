@@ -10,7 +10,7 @@ from yatsude.spec.hardware import Accelerator
 
 __all__ = ["EFFICIENCY", "NOTES", "Efficiency", "Rates", "calibrated", "rates"]
 
-NOTES = ("machine", "date", "preset", "precision", "processes")
+NOTES = ("machine", "date", "preset", "precision", "processes", "threads")
 """What a calibration says beside its rates: for people, not for the plan."""
 
 

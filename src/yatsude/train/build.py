@@ -36,10 +36,13 @@ from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
+from yatsude.train.forecast import expect
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
 from yatsude.train.ranks import Ranks, shared
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import TrainSettings, WatchSettings
+from yatsude.train.sinks import need
+from yatsude.train.watch import Watch
 from yatsude.train.workers import Workers
 
 __all__ = [
@@ -71,6 +74,8 @@ class Summary:
     """The last score, on validation text; NaN without scores."""
     tokens: int
     seconds: float
+    step: str = ""
+    """What a step took, beside what the plan said."""
 
     def score(self) -> str:
         """The last score of the run, in words."""
@@ -86,11 +91,14 @@ def build(
     folder: Path,
     restart: bool = False,
     parallel: ParallelSettings | None = None,
+    watch: WatchSettings | None = None,
 ) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
 
-    With `parallel`, this process is one of the ranks of a job, which all make the same call.
+    With `parallel`, this process is one of the ranks of a job, which all make the same call. `watch` changes no result.
     """
+    sinks = watch.sinks if watch else ()
+    need(sinks)
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
     manifest.check(tokens, page)
@@ -106,6 +114,7 @@ def build(
         trainer: Trainer
         if parallel:
             say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
+            torch.set_num_threads(1)  # the other cores have ranks of their own
             trainer = Ranks(settings, parallel, fresh, folder, dtype=dtype)
         else:
             if has_bigram_start(config, settings) and not state.exists(folder / "checkpoints"):
@@ -129,6 +138,10 @@ def build(
         )
         if trainer.leads:  # only now: a run with other settings would have been refused
             recipe.write(folder / "recipe.toml", sections)
+        if loop.step < settings.steps:
+            scored = settings.candidates if isinstance(trainer, Local) and trainer.candidates else 0
+            expected = expect(config, settings, dtype, folder, workers=workers, scored=scored, parallel=parallel)
+            loop.watch = Watch(expected, sinks)
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
     summary = Summary(
@@ -136,8 +149,10 @@ def build(
         bits_per_character=bits,
         tokens=settings.steps * settings.sequences_per_step * settings.sequence_length,
         seconds=loop.seconds,
+        step=loop.watch.phrase(),
     )
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
+    figures |= loop.watch.summary()
     if trainer.leads:
         finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
     return summary
@@ -229,6 +244,7 @@ def train_workers(wish: int, sequences: int) -> Workers:
 def forget(folder: Path) -> None:
     """Remove what an attempt left to go on from; its finished model stays until another takes its place."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "watch", ignore_errors=True)
     for name in ("log.jsonl", precision.NOTE):
         (folder / name).unlink(missing_ok=True)
 

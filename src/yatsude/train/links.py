@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.distributed._functional_collectives import all_gather_tensor, wait_tensor
+from torch.distributed._functional_collectives import all_gather_single, wait_tensor
 
 from yatsude.errors import MachineError
 from yatsude.train.calibrate import wall
 
 __all__ = ["between_processes", "links"]
 
-NUMBERS = 2**20
-"""Of float32 that each process gives to a gather: 4 MiB."""
+NUMBERS = 2**19
+"""Of float32 that each process gives to a gather: 2 MiB."""
 ROUNDS = 5
 LIMIT_S = 60
 
@@ -31,7 +31,7 @@ def links(device: str = "cpu") -> dict[str, float]:
     size = group.size()
     mine, one = torch.ones(NUMBERS, device=device), torch.ones(1, device=device)
     latency = _median(lambda: torch.distributed.all_reduce(one))
-    gather = _median(lambda: wait_tensor(all_gather_tensor(mine, 0, group)))
+    gather = _median(lambda: wait_tensor(all_gather_single(mine, 0, group)))
     figures = torch.tensor([latency, gather], dtype=torch.float64, device=device)
     everyone = [torch.empty_like(figures) for _ in range(size)]
     torch.distributed.all_gather(everyone, figures)

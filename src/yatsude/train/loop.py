@@ -16,13 +16,14 @@ from yatsude.checkpoint.write import Weights
 from yatsude.errors import CheckpointError
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
-from yatsude.progress import bar, say
+from yatsude.progress import say
 from yatsude.train.feed import Batch, Source
 from yatsude.train.guard import Guard
 from yatsude.train.monitor import Monitor, Silent
 from yatsude.train.schedule import share
 from yatsude.train.settings import LoopSettings
 from yatsude.train.stopping import asked_to_stop
+from yatsude.train.watch import Watch
 
 __all__ = ["Loop", "Trainer"]
 
@@ -98,7 +99,7 @@ class Loop:
         identity: str,
     ) -> None:
         self.settings, self.trainer, self.source, self.folder = settings, trainer, source, folder
-        self.evaluate, self.identity = evaluate, identity
+        self.evaluate, self.identity, self.watch = evaluate, identity, Watch()
         self.guard = Guard(settings.table)
         self.step = 0
         self.seconds = 0.0
@@ -107,13 +108,15 @@ class Loop:
 
     def run(self) -> Weights:
         """Train to the last step; the weights in float32 come back."""
-        monitor = Monitor(self.folder / "log.jsonl", self.step) if self.trainer.leads else Silent()
+        leads = self.trainer.leads
+        monitor = Monitor(self.folder / "log.jsonl", self.step, self.watch.hear) if leads else Silent()
         steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
         try:
-            with bar(self.settings.title, steps * tokens, "tokens") as progress, asked_to_stop() as stop:
+            shown = self.watch.shown(self.settings, self.folder, self.step, leads)
+            with shown as progress, asked_to_stop() as stop:
                 progress.skip(self.step * tokens)
                 while self.step < steps:
-                    figures, loads = self.advance()
+                    figures, loads = self.watch.timed(self.advance)
                     progress.advance(tokens, f"loss {self.guard.smooth:.3f}")
                     monitor.step(figures, loads, self.trainer.bias_ranges())
                     if self._due(self.settings.evaluations):

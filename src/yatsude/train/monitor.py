@@ -1,14 +1,7 @@
-"""What a run tells while it runs: a line on the screen, and all of it in `log.jsonl`, one object a line.
-
-{"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
- "load": [[0.9, 1.1, ...]],                    tokens of each expert over the mean, a list for each mixture layer
- "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
- "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
-{"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
-"""
+"""What a run tells while it runs: a line on the screen, and all of it in `log.jsonl` (`log.py` has the fields)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +11,7 @@ from yatsude.files import new_file
 from yatsude.model.router_stats import relative_load
 from yatsude.progress import say
 from yatsude.train.evenness import STEPS, Evenness
+from yatsude.train.log import Line, read_log
 
 __all__ = ["Monitor", "Silent", "read_log"]
 
@@ -38,11 +32,12 @@ class Silent:
 class Monitor:
     """Writes the log of one run; lines after `step` (of an attempt that was cut off) are dropped first."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, hear: Callable[[Line], None] | None = None) -> None:
+        """`hear` is called with every line that is written."""
         kept = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
         with new_file(path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._stream = path.open("a", encoding="utf-8")
+        self._stream, self._hear = path.open("a", encoding="utf-8"), hear
         self._evenness = Evenness()
         for line in [line for line in kept if "load" in line][-2 * STEPS :]:
             self._evenness.add(line["load"])
@@ -75,11 +70,7 @@ class Monitor:
         self._stream.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
+        if self._hear:
+            self._hear(dict(line))
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; a last line that was cut off is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]

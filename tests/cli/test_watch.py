@@ -1,0 +1,16 @@
+def test_a_finished_run_is_looked_at_from_another_shell(yatsude, home):
+    code, out, err = yatsude("watch", home / "train")
+    assert code == 0, err
+    for part in ("run, training, step 12 of 12", "loss", "bits a character", "tokens/s, a step", "planned", "MFU"):
+        assert part in out, part
+    code, out, _ = yatsude("watch", home, "--once")
+    assert code == 0
+    assert "run, tuning, step 2 of 2" in out
+
+
+def test_a_run_that_has_not_begun_is_one_line(fails, tmp_path):
+    assert "no log at" in fails("watch", tmp_path)
+
+
+def test_names_of_sinks_are_checked_before_anything_is_done(fails, tmp_path):
+    assert "unknown 'tensorbord'; did you mean 'tensorboard'" in fails("train", "--watch", "tensorbord")
