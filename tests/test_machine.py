@@ -28,6 +28,6 @@ def test_what_a_process_holds_grows_with_what_it_takes():
 
 
 def test_what_the_system_does_not_say_is_nothing(monkeypatch):
-    monkeypatch.setattr(machine, "_lines", lambda path: [])
+    monkeypatch.setattr(machine, "_text", lambda path: "")
     assert machine.resident() == (0, 0)
     assert machine.processor()

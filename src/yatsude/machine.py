@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from pathlib import Path
 
 __all__ = ["cores", "keep_freed_memory", "memory", "processor", "resident"]
@@ -25,14 +26,16 @@ def memory() -> int:
 
 def processor() -> str:
     """The CPU by the name that its maker gave it."""
-    named = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    named = [
+        line.partition(":")[2].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")
+    ]
     return named[0] if named else platform.processor() or platform.machine()
 
 
 def resident() -> tuple[int, int]:
     """Bytes of memory that this process holds now, and at most so far; zeros where the system does not say."""
-    found = {name: rest for name, _, rest in (line.partition(":") for line in _lines("/proc/self/status"))}
-    now, most = (int(found.get(name, "0").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+)", _text("/proc/self/status"), re.MULTILINE))
+    now, most = (int(found.get(name, 0)) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, max(now, most)
 
 
@@ -52,8 +55,8 @@ def keep_freed_memory() -> bool:
         return False  # another C library: slower, not wrong
 
 
-def _lines(path: str) -> list[str]:
+def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return ""

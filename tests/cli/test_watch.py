@@ -14,3 +14,14 @@ def test_a_run_that_has_not_begun_is_one_line(fails, tmp_path):
 
 def test_names_of_sinks_are_checked_before_anything_is_done(fails, tmp_path):
     assert "unknown 'tensorbord'; did you mean 'tensorboard'" in fails("train", "--watch", "tensorbord")
+
+
+def test_whether_it_has_ended_and_how_long_it_is_stands_in_the_folder(yatsude, home, tmp_path):
+    """A run that goes on, without a terminal: its state is printed once. A log alone has no length."""
+    log = (home / "train" / "log.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "log.jsonl").write_text("".join(log[:5]) + log[5][:20])
+    code, out, err = yatsude("watch", tmp_path)
+    assert code == 0, err
+    assert "step 5 " in out
+    (tmp_path / "recipe.toml").write_text((home / "train" / "recipe.toml").read_text())
+    assert "step 5 of 12" in yatsude("watch", tmp_path)[1]

@@ -17,8 +17,8 @@ from yatsude.progress import cry, say
 __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
-    "run", "data", "tokenizer", "train", "watch", "tune", "evaluate", "export", "generate", "chat", "serve",
-    "router", "info", "plan", "verify", "convert", "upcycle", "merge", "extend", "gguf",
+    "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve",
+    "router", "info", "plan", "watch", "verify", "convert", "upcycle", "merge", "extend", "gguf",
 )  # fmt: skip
 """In the order of a model's life; then those that go from folder to folder."""
 EXTRAS = {
