@@ -62,13 +62,13 @@ def test_what_steps_take_is_said_once_beside_the_plan(monkeypatch):
     monkeypatch.setattr(watch, "say", said.append)
     watched = Watch(Expected(seconds=1.1))
     for taken in (9.0, *[1.21] * 20):  # the first step is slow
-        watched._count(taken)
+        watched._count(taken, 0.05)
     assert said == ["a step takes 1.21 s, planned 1.1 s (-9 %)"]
     assert watched.summary() == {"step_seconds": 1.21, "planned_step_seconds": 1.1}
     slow = Watch()
     for _ in range(20):
-        slow._count(50.0)
-    assert said[1:] == ["a step takes 50 s"]
+        slow._count(50.0, 0.4)
+    assert said[1:] == ["a step takes 50 s, 40 % of it waiting"]
 
 
 def test_a_sink_that_fails_is_told_and_left(monkeypatch, tmp_path, settings):

@@ -26,6 +26,8 @@ Advance = Callable[[], tuple[dict[str, Any], Tensor]]
 
 STEPS, LEAST, SECONDS = 10, 3, 60.0
 """After so many steps it is said how long one takes; after fewer where they took so long."""
+MUCH = 0.15
+"""Share of waiting that is said beside a step's time: the plan counts on a machine that the run has for itself."""
 WINDOW = 100
 """Steps whose median counts as what a step takes."""
 
@@ -52,6 +54,7 @@ class Watch:
         self._view: View | None = None
         self._sinks: dict[str, Sink] = {}
         self._taken: deque[float] = deque(maxlen=WINDOW)
+        self._waited: deque[float] = deque(maxlen=WINDOW)
         self._steps, self._said = 0, False
 
     @property
@@ -65,7 +68,10 @@ class Watch:
             return ""
         planned = self.expected.seconds
         beside = f", planned {planned:.3g} s ({100 * (planned / self.seconds - 1):+.0f} %)" if planned else ""
-        return f"a step takes {self.seconds:.3g} s{beside}"
+        waited = statistics.median(self._waited)
+        return f"a step takes {self.seconds:.3g} s{beside}" + (
+            f", {100 * waited:.0f} % of it waiting" * (waited > MUCH)
+        )
 
     def summary(self) -> dict[str, float]:
         """The same for a manifest; what is not known is NaN."""
@@ -98,9 +104,9 @@ class Watch:
         start, worked = time.perf_counter(), self._worked()
         figures, loads = advance()
         seconds = max(time.perf_counter() - start, 1e-9)
-        busy = min(max((self._worked() - worked) / seconds, 0.0), 1.0)
-        self._count(seconds)
-        return figures | {"machine": self._machine(seconds, busy, figures)}, loads
+        waited = min(max(1 - (self._worked() - worked) / seconds, 0.0), 1.0)
+        self._count(seconds, waited)
+        return figures | {"machine": self._machine(seconds, waited, figures)}, loads
 
     def hear(self, line: Line) -> None:
         """Take a line of the log: for the view, and for every sink; one that fails is told, and gets no more."""
@@ -120,18 +126,20 @@ class Watch:
         """CPU seconds so far of each thread that computes."""
         return time.process_time() / self.expected.workers if self.expected.workers else time.thread_time()
 
-    def _count(self, seconds: float) -> None:
+    def _count(self, seconds: float, waited: float) -> None:
         """Take note of a step's time, and say once what steps take; the first is slower."""
         self._steps += 1
         if self._steps == 2:
             self._taken.clear()
+            self._waited.clear()
         self._taken.append(seconds)
+        self._waited.append(waited)
         enough = self._steps >= STEPS or (self._steps >= LEAST and sum(self._taken) > SECONDS)
         if enough and not self._said:
             self._said = True
             say(self.phrase())
 
-    def _machine(self, seconds: float, busy: float, figures: dict[str, Any]) -> dict[str, Any]:
+    def _machine(self, seconds: float, waited: float, figures: dict[str, Any]) -> dict[str, Any]:
         """Figures of a step, with four digits."""
         expected, speed = self.expected, figures["tokens"] / figures["step"] / seconds
         now, most = resident()
@@ -147,7 +155,7 @@ class Watch:
         if torch.cuda.is_initialized():
             found |= {"cuda_memory": torch.cuda.memory_allocated(), "cuda_peak": torch.cuda.max_memory_allocated()}
         known: dict[str, Any] = {name: _short(value) for name, value in found.items() if value}
-        return known | {"waiting": round(1 - busy, 3), "traffic": figures.pop("traffic", None)}
+        return known | {"waiting": round(waited, 3), "traffic": figures.pop("traffic", None)}
 
 
 def _short(value: float) -> float:
