@@ -1,7 +1,8 @@
 """What the machine at hand reaches at a model's own shapes: the rates that a plan is told.
 
-Products are those of the plan (`plan/products.py`), of a few rows and with less of the largest weights; a rate is their
-FLOPs over their time less that of their bytes, since the plan adds the bytes again. Times are medians.
+Products are those of the plan (`plan/products.py`), of a few rows and with less of the largest weights, forward and
+backward, as a step has them; a rate is their FLOPs over their time less that of their bytes, since the plan adds the
+bytes again. Times are medians.
 """
 
 import dataclasses
@@ -34,6 +35,10 @@ WEIGHTS = 2**27
 """Numbers of a timed product's weights at most: of more experts some are enough."""
 NUMBERS = 2**23
 """That a pass over memory reads, and writes."""
+COLUMNS = 64
+"""Of a weight are timed in multiples of this."""
+PASSES = 3
+"""Products of a product's forward and backward."""
 OPERATIONS = 1000
 """Small ones, whose time is that of starting them."""
 WIDTH = 2
@@ -111,29 +116,30 @@ def _shapes(config: ModelConfig) -> list[Product]:
 
 
 def _small(shape: Product) -> Product:
-    """As many rows an expert as before, but fewer experts; then fewer rows."""
-    each, weight = shape.rows / shape.groups, shape.inner * shape.outer
-    groups = max(min(shape.groups, int(WEIGHTS / weight)), 2 if shape.groups > 1 else 1)
-    rows = max(int(min(each, FLOPS / (2 * weight * groups))), 1)
-    return dataclasses.replace(shape, rows=rows * groups, groups=groups)
+    """As many rows an expert as before, but fewer experts, and of a large weight a part of its columns."""
+    groups = max(min(shape.groups, int(WEIGHTS / (shape.inner * shape.outer))), 2 if shape.groups > 1 else 1)
+    rows = max(int(shape.rows / shape.groups), 1) * groups
+    columns = int(FLOPS / (2 * rows * shape.inner)) // COLUMNS * COLUMNS
+    return dataclasses.replace(shape, rows=rows, groups=groups, outer=min(shape.outer, max(columns, COLUMNS)))
 
 
 def _product(shape: Product, make: Callable[..., Tensor]) -> Callable[[], object]:
+    """A product and the gradients of both its sides."""
     rows, inner, outer = int(shape.rows), int(shape.inner), int(shape.outer)
-    x_RI = make(rows, inner)
+    x_RI, back_RO = make(rows, inner).requires_grad_(), make(rows, outer)
     if shape.groups == 1:
-        weight_OI = make(outer, inner)
-        return lambda: functional.linear(x_RI, weight_OI)
-    weight_EOI = make(shape.groups, outer, inner)
+        weight = make(outer, inner).requires_grad_()
+        return lambda: torch.autograd.grad(functional.linear(x_RI, weight), (x_RI, weight), back_RO)
+    weight = make(shape.groups, outer, inner).requires_grad_()
     counts_E = torch.full((shape.groups,), rows // shape.groups, device=x_RI.device)
-    return lambda: grouped_product(x_RI, weight_EOI, counts_E)
+    return lambda: torch.autograd.grad(grouped_product(x_RI, weight, counts_E), (x_RI, weight), back_RO)
 
 
 def _rate(timed: list[tuple[Product, float]], bandwidth: float) -> float:
     """FLOP/s of some products; 0 without any. Bytes count for half of the time at most: small ones stay in a cache."""
     if not timed:
         return 0.0
-    seconds = sum(took for _, took in timed)
+    seconds = sum(took for _, took in timed) / PASSES
     moving = sum(shape.bytes(WIDTH) for shape, _ in timed) / bandwidth
     return sum(shape.flops for shape, _ in timed) / max(seconds - moving, seconds / 2)
 
