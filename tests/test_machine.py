@@ -15,3 +15,19 @@ def test_memory_is_what_the_system_says_or_nothing(monkeypatch):
 
     monkeypatch.setattr(os, "sysconf", unknown)
     assert machine.memory() == 0
+
+
+def test_what_a_process_holds_grows_with_what_it_takes():
+    before, peak = machine.resident()
+    block = bytearray(b"x" * (64 << 20))
+    now, most = machine.resident()
+    assert now - before > 60 << 20
+    assert most >= now
+    assert peak >= before
+    del block
+
+
+def test_what_the_system_does_not_say_is_nothing(monkeypatch):
+    monkeypatch.setattr(machine, "_text", lambda path: "")
+    assert machine.resident() == (0, 0)
+    assert machine.processor()

@@ -2,8 +2,11 @@
 
 import ctypes
 import os
+import platform
+import re
+from pathlib import Path
 
-__all__ = ["cores", "keep_freed_memory", "memory"]
+__all__ = ["cores", "keep_freed_memory", "memory", "processor", "resident"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
@@ -21,6 +24,21 @@ def memory() -> int:
         return 0
 
 
+def processor() -> str:
+    """The CPU by the name that its maker gave it."""
+    named = [
+        line.partition(":")[2].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")
+    ]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def resident() -> tuple[int, int]:
+    """Bytes of memory that this process holds now, and at most so far; zeros where the system does not say."""
+    found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+)", _text("/proc/self/status"), re.MULTILINE))
+    now, most = (int(found.get(name, 0)) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, max(now, most)
+
+
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks instead of handing large ones back to the system; whether it could.
 
@@ -35,3 +53,10 @@ def keep_freed_memory() -> bool:
         return all(granted)
     except (OSError, AttributeError):
         return False  # another C library: slower, not wrong
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

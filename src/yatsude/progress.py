@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "bar", "cry", "hush", "say", "say_once"]
+__all__ = ["Bar", "bar", "board", "cry", "draw", "hush", "say", "say_once"]
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 QUIET_INTERVAL_S = 15.0
+LOOKS = 2
+"""A second, at which a board is drawn anew: each takes some milliseconds from what runs beside it."""
 
 
 def say(text: str) -> None:
@@ -82,3 +85,18 @@ def bar(title: str, total: float | None = None, unit: str = "items") -> Iterator
     )
     with Progress(*columns, console=_console, transient=False) as progress:
         yield Bar(title, total, unit, progress)
+
+
+@contextlib.contextmanager
+def board(picture: RenderableType) -> Iterator[bool]:
+    """Draw something that changes by itself while the block runs; whether there is a terminal to draw it on."""
+    if not sys.stderr.isatty() or _console.quiet:
+        yield False
+        return
+    with Live(picture, console=_console, refresh_per_second=LOOKS):
+        yield True
+
+
+def draw(picture: RenderableType) -> None:
+    """Draw something once, on standard output: it is the result."""
+    Console(highlight=False).print(picture)

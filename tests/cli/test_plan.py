@@ -59,6 +59,28 @@ def test_serving_is_compared_with_dense_models_and_prices(yatsude, tmp_path):
         assert part in out, part
 
 
+def test_a_machine_is_measured_and_the_plan_takes_its_rates(yatsude, tmp_path):
+    path = tmp_path / "rates.json"
+    code, out, err = yatsude("plan", "calibrate", "--preset", "pico", "--ranks", "1", "--out", path)
+    assert code == 0, err
+    for part in (
+        "matrix",
+        "attention",
+        "bandwidth",
+        "GFLOP/s",
+        "no data sheet",
+        "one thread, CPU time; shapes of pico",
+    ):
+        assert part in out, part
+    assert f"yatsude plan --gpu cpu --calibration {path}" in err
+    page = json.loads(path.read_text())
+    assert page["machine"]
+    assert page["preset"] == "pico"
+    code, out, _ = yatsude("plan", *SMALL, "--tokens", "1B", "--calibration", path)
+    assert code == 0
+    assert f"assumed (measured): products {page['matrix'] / 1e12:.4g} TFLOP/s" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -70,6 +92,8 @@ def test_serving_is_compared_with_dense_models_and_prices(yatsude, tmp_path):
         (("--imbalance", "0.5"), "imbalance = 0.5: expected 1 (even) or more"),
         (("serve", "--speed", "0"), "speed = 0.0: expected more than 0"),
         (("lint", "none.toml"), "no recipe at none.toml"),
+        (("calibrate", "--preset", "huge"), "unknown preset 'huge'"),
+        (("calibrate", "--gpu", "h10"), "unknown accelerator 'h10'"),
     ],
 )
 def test_mistakes_are_one_line(fails, words, message):

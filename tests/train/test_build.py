@@ -66,7 +66,10 @@ def run(tokens, folder, settings, **named):
 
 def outcome(folder):
     """What must be equal bit for bit: the figures but their times, and the weights."""
-    log = [{k: v for k, v in line.items() if k not in ("seconds", "pause")} for line in read_log(folder / "log.jsonl")]
+    log = [
+        {k: v for k, v in line.items() if k not in ("seconds", "pause", "machine")}
+        for line in read_log(folder / "log.jsonl")
+    ]
     return log, (folder / "model" / "model.safetensors").read_bytes()
 
 

@@ -42,7 +42,10 @@ def fail():
 
 def log_of(folder):
     """All figures but the time they took."""
-    return [{k: v for k, v in line.items() if k not in ("seconds", "pause")} for line in read_log(folder / "log.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "pause", "machine")}
+        for line in read_log(folder / "log.jsonl")
+    ]
 
 
 def weights_of(source):

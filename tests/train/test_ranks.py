@@ -61,6 +61,21 @@ def test_ranks_train_as_one_process_does(start):
         assert all(torch.allclose(ours[key], theirs[key], atol=2e-3) for key in theirs)
 
 
+def test_ranks_say_what_the_plan_says_of_them(start):
+    folder, process = start("watched", "parallel.dp=2", "parallel.ep=2")
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told
+    assert "on 2 ranks (measured in" in told
+    assert told.count("a step takes") == 2  # once after ten steps, once at the end; by one rank
+    rates = json.loads((folder / "rates.json").read_text())
+    assert rates["processes"] == 2
+    assert rates["link"] > 1e5
+    assert all(line["machine"]["planned"] > 0 for line in map(json.loads, (folder / "log.jsonl").open()))
+    counts = json.loads((folder / "model" / "manifest.json").read_text())["counts"]
+    assert counts["step_seconds"] > 0
+    assert counts["planned_step_seconds"] > 0
+
+
 def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
     long = "train.steps=24"
     whole = finished(start("whole", "parallel.dp=2", long))

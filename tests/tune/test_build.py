@@ -58,7 +58,10 @@ def scores(folder):
 
 
 def outcome(folder):
-    log = [{k: v for k, v in line.items() if k not in ("seconds", "pause")} for line in read_log(folder / "log.jsonl")]
+    log = [
+        {k: v for k, v in line.items() if k not in ("seconds", "pause", "machine")}
+        for line in read_log(folder / "log.jsonl")
+    ]
     return log, (folder / "model" / "model.safetensors").read_bytes()
 
 

@@ -18,7 +18,7 @@ __all__ = ["VERBS", "application", "main"]
 
 VERBS = (
     "run", "data", "tokenizer", "train", "tune", "evaluate", "export", "generate", "chat", "serve",
-    "router", "info", "plan", "launch", "verify", "convert", "upcycle", "merge", "extend", "gguf",
+    "router", "info", "plan", "launch", "watch", "verify", "convert", "upcycle", "merge", "extend", "gguf",
 )  # fmt: skip
 """In the order of a model's life; then those that go from folder to folder."""
 EXTRAS = {

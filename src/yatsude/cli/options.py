@@ -16,7 +16,7 @@ from yatsude.spec.launch import LaunchSettings
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import ModelSettings
 from yatsude.tokenizer.settings import TokenizerSettings
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import TrainSettings, WatchSettings
 from yatsude.tune.settings import TuneSettings
 
 __all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings", "following"]
@@ -28,6 +28,7 @@ SECTIONS: dict[str, type[Any]] = {
     "train": TrainSettings,
     "parallel": ParallelSettings,
     "launch": LaunchSettings,
+    "watch": WatchSettings,
     "tune": TuneSettings,
     "evaluate": EvaluateSettings,
     "export": ExportSettings,

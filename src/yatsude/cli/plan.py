@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from yatsude import recipe
-from yatsude.cli import plan_dry, plan_lint, plan_serve
+from yatsude.cli import plan_calibrate, plan_dry, plan_lint, plan_serve
 from yatsude.errors import RecipeError
 from yatsude.plan import bill, rates, screen
 from yatsude.plan.faults import GPU_HOURS, Faults, pause
@@ -22,8 +22,13 @@ from yatsude.spec.settings import ModelSettings
 
 __all__ = ["BELOW", "command"]
 
-BELOW = {"serve": plan_serve.command, "lint": plan_lint.command, "dry-run": plan_dry.command}
-"""`yatsude plan serve`, `yatsude plan lint`, `yatsude plan dry-run`."""
+BELOW = {
+    "serve": plan_serve.command,
+    "lint": plan_lint.command,
+    "dry-run": plan_dry.command,
+    "calibrate": plan_calibrate.command,
+}
+"""`yatsude plan serve` and so on."""
 STEP_TOKENS = 2**24
 """Of a step, where no batch is given: as DeepSeek-V3 began with, about."""
 WARMUP = 2000
@@ -47,7 +52,7 @@ def command(
     imbalance: Annotated[float, typer.Option(help="Rows of the fullest rank's experts over the mean.")] = 1.1,
     dispatch: Annotated[Dispatch, typer.Option(help="How rows travel to experts.")] = "all-to-all",
     overlap: Annotated[bool, typer.Option("--overlap", help="Rows travel behind another micro-batch.")] = False,
-    calibration: Annotated[Path | None, typer.Option(help="JSON file of measured rates.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="JSON file of measured rates, of 'calibrate'.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the best layout as a recipe.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Play a rank of each stage with the real code.")] = False,
 ) -> None:

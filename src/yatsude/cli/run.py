@@ -14,7 +14,7 @@ from yatsude.cli import options
 from yatsude.errors import RecipeError
 from yatsude.progress import say
 from yatsude.spec.settings import ModelSettings
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import TrainSettings, WatchSettings
 from yatsude.tune.settings import TuneSettings
 
 __all__ = ["command"]
@@ -41,7 +41,7 @@ def command(
         _same(settings, run, minutes)
     _text(settings, run)
     model, train, tune = _chosen(settings, run, minutes, restart)
-    _learn(model, train, tune, run, restart)
+    _learn(model, train, tune, run, restart, settings.of("watch"))
     _measure_and_export(settings, run)
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; the report is {run / 'evaluate' / 'report.html'}")
     if serve:
@@ -142,7 +142,14 @@ def _tuning(settings: options.Settings, reckoned: TuneSettings) -> TuneSettings:
     return dataclasses.replace(tune, steps=max(1, tokens // (tune.sequences_per_step * tune.sequence_length)))
 
 
-def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: Path, restart: bool) -> None:
+def _learn(
+    model: ModelSettings,
+    train: TrainSettings,
+    tune: TuneSettings,
+    run: Path,
+    restart: bool,
+    watch: WatchSettings | None = None,
+) -> None:
     from yatsude.train.build import build as build_model  # noqa: PLC0415
     from yatsude.tune.build import build as build_chat  # noqa: PLC0415
     from yatsude.tune.build import digest as tune_digest  # noqa: PLC0415
@@ -154,10 +161,10 @@ def _learn(model: ModelSettings, train: TrainSettings, tune: TuneSettings, run: 
         for split in ("train", "validation"):  # without any, better an error before the training
             conversations(tune.sources, run / "data", split, limit=1)
         _title("training")
-        build_model(model, train, run / "tokenizer", run / "train", restart)
+        build_model(model, train, run / "tokenizer", run / "train", restart, watch=watch)
     if restart or not manifest.is_current(chat, "tune", tune_digest(tune), [base]):
         _title("tuning")
-        build_chat(tune, base, run / "data", run / "tune", restart)
+        build_chat(tune, base, run / "data", run / "tune", restart, watch)
 
 
 def _measure_and_export(settings: options.Settings, run: Path) -> None:

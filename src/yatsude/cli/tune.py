@@ -20,6 +20,7 @@ def command(
         say("tuning runs in one process; [parallel] is of 'yatsude train' alone")
     from yatsude.tune.build import build  # noqa: PLC0415
 
-    summary = build(settings.of("tune"), run / "train" / "model", run / "data", run / "tune", restart)
+    places = run / "train" / "model", run / "data", run / "tune"
+    summary = build(settings.of("tune"), *places, restart, settings.of("watch"))
     say(f"answers: {summary.score()}")
     say(options.following("evaluate", run, recipe, sets))

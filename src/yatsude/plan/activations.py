@@ -71,7 +71,7 @@ def moved(job: Job, layout: ParallelSettings, kind: Kind) -> float:
     """Bytes read and written in a forward pass of one micro-batch outside of products."""
     found = sum(part.moved for part in activations(job, layout, kind))
     if kind in ("head", "ahead"):  # a softmax over the vocabulary, chunk by chunk, and its gradient in place
-        found += 6 * B * tokens(job, layout) * job.config.vocab_size
+        found += 6 * B * tokens(job, layout) * job.classes
     return found
 
 

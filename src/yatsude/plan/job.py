@@ -56,6 +56,8 @@ class Job:
     dispatch: Dispatch = "all-to-all"
     overlap: bool = False
     """Whether rows travel while another micro-batch is computed: no schedule does so by itself."""
+    scored: int = 0
+    """Tokens that targets are held against, where the softmax is sampled; 0: the whole vocabulary."""
     measured: Rates | None = None
     """Rates of a calibration, in place of stated ones."""
 
@@ -76,6 +78,11 @@ class Job:
     def known(self) -> dict[Any, Any]:
         """What `remembered` functions found."""
         return {}
+
+    @property
+    def classes(self) -> int:
+        """What a target is held against."""
+        return self.scored or self.config.vocab_size
 
     @property
     def tokens(self) -> int:

@@ -41,7 +41,7 @@ class Product:
 def products(job: Job, layout: ParallelSettings, kind: Kind) -> list[Product]:
     """Products of one micro-batch's forward pass through a piece of this kind."""
     config, t, tp = job.config, tokens(job, layout), layout.tp
-    head = Product(t * tp, config.hidden_size, config.vocab_size / tp, eight=False)
+    head = Product(t * tp, config.hidden_size, job.classes / tp, eight=False)
     if kind == "embedding":
         return []
     if kind == "head":

@@ -8,7 +8,10 @@ from typing import Any
 from yatsude.errors import RecipeError, nearest
 from yatsude.spec.hardware import Accelerator
 
-__all__ = ["EFFICIENCY", "Efficiency", "Rates", "calibrated", "rates"]
+__all__ = ["EFFICIENCY", "NOTES", "Efficiency", "Rates", "calibrated", "rates"]
+
+NOTES = ("machine", "date", "preset", "precision", "processes", "threads")
+"""What a calibration says beside its rates: for people, not for the plan."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,17 +81,22 @@ def rates(accelerator: Accelerator, precision: str = "bf16", efficiency: Efficie
 def calibrated(stated: Rates, path: Path) -> Rates:
     """Lay measured figures over stated ones: a JSON object with some of the names of `Rates`, in the same units.
 
+    `yatsude plan calibrate` writes one, with `NOTES` beside them.
+
     >>> Path("rates.json").write_text('{"matrix": 5.2e10, "bandwidth": 1.1e10}')  # doctest: +SKIP
     """
     try:
         figures: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"no calibration at {path}; measure one, or leave --calibration out") from None
+        raise RecipeError(
+            f"no calibration at {path}; 'yatsude plan calibrate --out {path}' writes one, or leave --calibration out"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(figures, dict):
         raise RecipeError(f'{path}: expected an object such as {{"matrix": 5e10}}, found {figures!r:.40}')
     known = [field.name for field in dataclasses.fields(Rates)]
+    figures = {name: value for name, value in figures.items() if name not in NOTES}
     for name, value in figures.items():
         if name not in known:
             raise RecipeError(f"{path}: unknown figure '{name}'{nearest(name, known)}")

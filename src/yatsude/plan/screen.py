@@ -15,7 +15,7 @@ from yatsude.plan.search import Found, Plan
 from yatsude.plan.traffic import Flow, seconds, traffic
 from yatsude.spec.parallel import ParallelSettings
 
-__all__ = ["axes", "flows", "memory", "plans", "refused", "steps", "table", "yen"]
+__all__ = ["axes", "flows", "memory", "metric", "plans", "refused", "steps", "table", "yen"]
 
 GIB = 2**30
 
@@ -30,6 +30,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     page = io.StringIO()
     Console(file=page, width=200, color_system=None).print(drawn)
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines()).strip("\n")
+
+
+def metric(value: float, unit: str) -> str:
+    """A figure with a prefix of thousands.
+
+    >>> metric(2.05e11, "FLOP/s"), metric(25e-6, "s"), metric(0.0, "s")
+    ('205 GFLOP/s', '25 us', '0 s')
+    """
+    prefixes = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "u", 1e-9: "n"}
+    factor = next((step for step in prefixes if value >= step), 1.0)
+    return f"{value / factor:.3g} {prefixes[factor]}{unit}"
 
 
 def axes(layout: ParallelSettings) -> str:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from yatsude.errors import RecipeError, nearest
 
-__all__ = ["ACCELERATORS", "Accelerator", "accelerator"]
+__all__ = ["ACCELERATORS", "Accelerator", "accelerator", "named"]
 
 GIB = 2**30
 
@@ -95,3 +95,14 @@ def accelerator(name: str) -> Accelerator:
     if name.lower() not in ACCELERATORS:
         raise RecipeError(f"unknown accelerator '{name}'{nearest(name.lower(), ACCELERATORS)}")
     return ACCELERATORS[name.lower()]
+
+
+def named(device: str) -> Accelerator:
+    """Row of the table for a device by the name that its driver gives; what is not in the table counts as a CPU.
+
+    >>> named("NVIDIA H100 80GB HBM3").name, named("NVIDIA A100-SXM4-80GB").name, named("AMD EPYC").name
+    ('h100', 'a100-80', 'cpu')
+    """
+    word = device.lower()
+    fits = [row for name, row in ACCELERATORS.items() if all(part in word for part in name.split("-"))]
+    return max(fits, key=lambda row: len(row.name), default=ACCELERATORS["cpu"])

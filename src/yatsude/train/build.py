@@ -36,12 +36,15 @@ from yatsude.train import base as start
 from yatsude.train import bigram, precision
 from yatsude.train.candidates import Candidates
 from yatsude.train.feed import Feed
+from yatsude.train.forecast import expect
 from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
 from yatsude.train.pulse import Pulse
 from yatsude.train.ranks import shared
-from yatsude.train.settings import TrainSettings
+from yatsude.train.settings import TrainSettings, WatchSettings
+from yatsude.train.sinks import need
+from yatsude.train.watch import Watch
 from yatsude.train.watched import Watched
 from yatsude.train.workers import Workers
 
@@ -74,6 +77,8 @@ class Summary:
     """The last score, on validation text; NaN without scores."""
     tokens: int
     seconds: float
+    step: str = ""
+    """What a step took, beside what the plan said."""
 
     def score(self) -> str:
         """The last score of the run, in words."""
@@ -91,12 +96,15 @@ def build(
     parallel: ParallelSettings | None = None,
     pulse: Pulse | None = None,
     allow: Sequence[str] = (),
+    watch: WatchSettings | None = None,
 ) -> Summary:
     """Train on the output of `yatsude tokenizer`; the same call goes on where an earlier one was stopped.
 
     With `parallel`, this process is one of the ranks of a job, which all make the same call; `pulse` tells where it is.
-    `allow` are keys and sections of the recipe in which a state to go on from may differ.
+    `allow` are keys and sections of the recipe in which a state to go on from may differ. `watch` changes no result.
     """
+    sinks = watch.sinks if watch else ()
+    need(sinks)
     page = manifest.read(tokens, "tokenizer")
     shards, validation = Shards(tokens / "train"), Shards(tokens / "validation")
     manifest.check(tokens, page)
@@ -112,6 +120,7 @@ def build(
         if parallel:
             assert pulse, "ranks are watched"
             say("several ranks: no bigram start, and the softmax goes over the whole vocabulary")
+            torch.set_num_threads(1)  # the other cores have ranks of their own
             numbers = hf.Boxes(Folder(base)).read if base else Initial(config, settings.seed).read
             trainer = Watched(settings, parallel, config, numbers, folder, dtype=dtype, pulse=pulse)
         else:
@@ -141,6 +150,10 @@ def build(
         )
         if trainer.leads:  # only now: a run with other settings would have been refused
             recipe.write(folder / "recipe.toml", sections)
+        if loop.step < settings.steps:
+            scored = settings.candidates if isinstance(trainer, Local) and trainer.candidates else 0
+            expected = expect(config, settings, dtype, folder, workers=workers, scored=scored, parallel=parallel)
+            loop.watch = Watch(expected, sinks)
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else float("nan")
     summary = Summary(
@@ -148,9 +161,11 @@ def build(
         bits_per_character=bits,
         tokens=settings.steps * settings.sequences_per_step * settings.sequence_length,
         seconds=loop.seconds,
+        step=loop.watch.phrase(),
     )
     loop.say_pauses()
     figures = {"bits_per_character": round(bits, 4), "tokens_seen": summary.tokens, "seconds": round(loop.seconds, 1)}
+    figures |= loop.watch.summary()
     if trainer.leads:
         finish(trained, folder / "model", STAGE, [tokens], figures, recipe.digest(sections), base=base)
     return summary
@@ -246,6 +261,7 @@ def train_workers(wish: int, sequences: int) -> Workers:
 def forget(folder: Path) -> None:
     """Remove what an attempt left to go on from; its finished model stays until another takes its place."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "watch", ignore_errors=True)
     for name in ("log.jsonl", precision.NOTE):
         (folder / name).unlink(missing_ok=True)
 

@@ -113,6 +113,10 @@ class Local:
         self.forget()
         return f"first in {min(found).what}" if found else "and not when the step is done again"
 
+    def notes(self) -> list[dict[str, Any]]:
+        """Nothing happens here beside the steps."""
+        return []
+
     def agree(self, stop: bool) -> bool:
         """Whether anybody wants to stop."""
         return stop

@@ -17,7 +17,7 @@ from yatsude.checkpoint.write import Weights
 from yatsude.errors import MachineError, TrainingError
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
-from yatsude.progress import bar, say
+from yatsude.progress import say
 from yatsude.train.feed import Batch, Source
 from yatsude.train.guard import Guard, NotFiniteError
 from yatsude.train.identity import Identity
@@ -26,6 +26,7 @@ from yatsude.train.schedule import share
 from yatsude.train.settings import LoopSettings
 from yatsude.train.skips import Skip, Skips
 from yatsude.train.stopping import asked_to_stop
+from yatsude.train.watch import Watch
 
 __all__ = ["Loop", "Trainer", "Written"]
 
@@ -86,6 +87,10 @@ class Trainer(Protocol):
         """Whether anybody wants to stop."""
         ...
 
+    def notes(self) -> list[dict[str, Any]]:
+        """What happened beside the steps since this was asked last, as lines for the log."""
+        ...
+
     def shared(self, value: A) -> A:
         """What the process that leads has, in all of them."""
         ...
@@ -133,7 +138,7 @@ class Loop:
         allow: Sequence[str] = (),
     ) -> None:
         self.settings, self.trainer, self.source, self.folder = settings, trainer, source, folder
-        self.evaluate, self.identity = evaluate, identity
+        self.evaluate, self.identity, self.watch = evaluate, identity, Watch()
         self.checkpoints = folder / "checkpoints"
         self.guard = Guard(settings.table, spikes=settings.spikes > 0)
         self.skips = Skips(self.checkpoints)
@@ -154,12 +159,13 @@ class Loop:
         steps, tokens = self.settings.steps, self.settings.sequences_per_step * self.settings.sequence_length
         monitor = self._monitor()
         try:
-            with bar(self.settings.title, steps * tokens, "tokens") as progress, asked_to_stop() as stop:
+            shown = self.watch.shown(self.settings, self.folder, self.step, self.trainer.leads)
+            with shown as progress, asked_to_stop() as stop:
                 progress.skip(self.step * tokens)
                 while self.step < steps:
                     step = self.step
                     try:
-                        figures, loads = self.advance()
+                        figures, loads = self.watch.timed(self.advance)
                     except TrainingError as fault:
                         self._recover(fault)
                         if self.step < step:
@@ -223,11 +229,11 @@ class Loop:
             say(f"checkpoints: {len(self.pauses)}, for which training stood still {total:.2f} s, {most:.2f} s at most")
 
     def _monitor(self) -> Monitor | Silent:
-        return Monitor(self.folder / "log.jsonl", self.step) if self.trainer.leads else Silent()
+        return Monitor(self.folder / "log.jsonl", self.step, self.watch.hear) if self.trainer.leads else Silent()
 
     def _tell(self, monitor: Monitor | Silent) -> None:
         """Log what happened beside the steps."""
-        for note in self._notes:
+        for note in self._notes + self.trainer.notes():
             monitor.note(note)
         self._notes.clear()
 

@@ -1,16 +1,7 @@
-"""What a run tells while it runs: a line on the screen, and all of it in `log.jsonl`, one object a line.
-
-{"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
- "load": [[0.9, 1.1, ...]],                    tokens of each expert over the mean, a list for each mixture layer
- "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
- "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
-{"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
-{"step": 100, "skipped": [3200, 3839], "why": "loss spikes: 9.1 at step 120, ..."}      samples that were left out
-{"step": 100, "changed": {"train.steps": [1000, 2000]}}                      settings that a resume brought
-"""
+"""What a run tells while it runs: a line on the screen, and all of it in `log.jsonl` (`log.py` has the fields)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +11,7 @@ from yatsude.files import new_file
 from yatsude.model.router_stats import relative_load
 from yatsude.progress import say, say_once
 from yatsude.train.evenness import STEPS, Evenness
+from yatsude.train.log import Line, read_log
 
 __all__ = ["Monitor", "Silent", "read_log"]
 
@@ -43,11 +35,12 @@ class Silent:
 class Monitor:
     """Writes the log of one run; lines after `step` (of an attempt that was cut off) are dropped first."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, hear: Callable[[Line], None] | None = None) -> None:
+        """`hear` is called with every line that is written."""
         kept = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
         with new_file(path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._stream = path.open("ab", buffering=0)
+        self._stream, self._hear = path.open("ab", buffering=0), hear
         self._waiting = b""
         self._evenness = Evenness()
         for line in [line for line in kept if "load" in line][-2 * STEPS :]:
@@ -86,14 +79,10 @@ class Monitor:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         """Add a line; on a full disk it waits, and is written with those that follow."""
+        if self._hear:
+            self._hear(dict(line))
         self._waiting += (json.dumps(line) + "\n").encode()
         try:
             self._waiting = self._waiting[self._stream.write(self._waiting) :]
         except OSError as error:
             say_once(f"{self._stream.name}: {error.strerror}; the log waits for room, training goes on")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; a last line that was cut off is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]

@@ -76,6 +76,7 @@ class Ranks:
         self.job.fill_biases(start)
         self.optimizer = ShardedOptimizer(settings.optimizer, self.job)
         self._saved: Path | None = None
+        self._notes: list[dict[str, Any]] = []
         self._saving = Saving()
 
     def gradient(self, batch: Batch, step: int) -> float:
@@ -134,6 +135,11 @@ class Ranks:
             return "and on no rank when the step is done again: look at the machines' memory"
         find, rank, host = min(known)
         return f"first on rank {rank} ({host}): {find.what}"
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What happened beside the steps since this was asked last, as lines for the log."""
+        found, self._notes = self._notes, []
+        return found
 
     def agree(self, stop: bool) -> bool:
         """Whether any rank was asked to stop; and, by the same exchange, whether any still writes."""

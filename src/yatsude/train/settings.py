@@ -3,10 +3,12 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from yatsude.errors import RecipeError
+from yatsude.errors import RecipeError, nearest
 from yatsude.spec.settings import Precision
 
-__all__ = ["LoopSettings", "OptimizerSettings", "TrainSettings"]
+__all__ = ["SINKS", "LoopSettings", "OptimizerSettings", "TrainSettings", "WatchSettings"]
+
+SINKS = ("tensorboard", "mlflow", "wandb")
 
 BF16_STEP = 2**-6
 """The least share of a new gradient in an average of 8 bits: four times what a rounding can swallow."""
@@ -130,3 +132,17 @@ class TrainSettings(LoopSettings):
         super().__post_init__()
         if self.candidates < 0:
             raise RecipeError(f"train.candidates = {self.candidates}: expected 0 (all tokens) or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchSettings:
+    """Where else a run's figures go; nothing of it changes what is computed."""
+
+    sinks: tuple[str, ...] = ()
+    """Beside `log.jsonl`: "tensorboard", "mlflow", "wandb", as files below the stage's folder; nothing is sent."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing is written for."""
+        for name in self.sinks:
+            if name not in SINKS:
+                raise RecipeError(f"watch.sinks: unknown '{name}'{nearest(name, SINKS)}")

@@ -1,6 +1,5 @@
 """Ranks that tell where they are while they train, and which of them are slow."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,6 +101,5 @@ class Watched(Ranks):
                 f"rank {rank} on {one['host']} is slow: {one['product']:.2f} times the usual for a product,"
                 f" {one['busy']:.2f} times for its part of a step; all wait for it"
             )
-        line = {"step": self._pulse.step, "slow": [{"rank": rank, **one} for rank, one in found.items()]}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        slow = [{"rank": rank, **one} for rank, one in found.items()]
+        self._notes.append({"step": self._pulse.step, "slow": slow})

@@ -16,6 +16,9 @@ from yatsude.train.build import Summary, finish, forget, text_of, train_workers
 from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop
+from yatsude.train.settings import WatchSettings
+from yatsude.train.sinks import need
+from yatsude.train.watch import Expected, Watch
 from yatsude.tune.conversations import conversations, state
 from yatsude.tune.feed import ChatFeed
 from yatsude.tune.settings import TuneSettings
@@ -26,8 +29,17 @@ STAGE = "tune"
 EVALUATION_ROWS = 16
 
 
-def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart: bool = False) -> Summary:
+def build(
+    settings: TuneSettings,
+    model: Path,
+    data: Path,
+    folder: Path,
+    restart: bool = False,
+    watch: WatchSettings | None = None,
+) -> Summary:
     """Tune the output of `yatsude train`; the same call goes on where an earlier one was stopped."""
+    sinks = watch.sinks if watch else ()
+    need(sinks)
     inputs = [model, data] if "pairs" in settings.sources else [model]
     for source in inputs:
         manifest.read(source)
@@ -54,6 +66,7 @@ def build(settings: TuneSettings, model: Path, data: Path, folder: Path, restart
         )
         del base  # its weights are in the loop's buffers now
         recipe.write(folder / "recipe.toml", sections)  # only now: a run with other settings would have been refused
+        loop.watch = Watch(Expected(workers=workers.count), sinks)
         trained = loop.run()
     bits = loop.score.bits_per_character if loop.score else math.nan
     tokens = settings.steps * settings.sequences_per_step * settings.sequence_length
