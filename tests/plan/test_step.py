@@ -39,10 +39,10 @@ def test_cut_products_sum_to_the_whole(axes):
     layout = ParallelSettings(**axes, micro_batches=1)
     whole = sum(p.flops for p in products(one, ParallelSettings(micro_batches=1), "mixture"))
     each = sum(p.flops for p in products(one, layout, "mixture"))
-    again = 0.0
-    if layout.cp > 1:  # every rank expands the latents of the whole sequence
-        tokens = 1024 * 8 / layout.dp
-        again = (layout.cp - 1) * 2 * tokens * config.kv_lora_rank * 16 * (64 + 96)
+    tokens = 1024 * 8 / layout.dp
+    # every context parallel rank expands the latents of the whole sequence, every tensor parallel one makes them
+    again = (layout.cp - 1) * 2 * tokens * config.kv_lora_rank * 16 * (64 + 96)
+    again += (layout.tp - 1) * 2 * tokens * config.hidden_size * sum(config.cache_widths)
     assert each * layout.shard_ranks == pytest.approx(whole + again)
 
 

@@ -68,7 +68,8 @@ def test_each_axis_has_its_collectives_and_one_process_has_none(large):
     job = dataclasses.replace(large, config=preset("tiny"), gpus=64, batch=64, sequence=256)
     layout = ParallelSettings(replicas=2, dp=4, cp=2, tp=4, ep=8, micro_batches=2)
     assert set(flows(job, layout)) == {
-        ("tp", "all-gather"), ("tp", "reduce-scatter"), ("cp", "all-gather"), ("ep", "all-to-all"),
+        ("tp", "all-gather"), ("tp", "reduce-scatter"), ("cp", "all-gather"), ("cp", "reduce-scatter"),
+        ("ep", "all-to-all"),
         ("shard", "all-gather"), ("shard", "reduce-scatter"), ("edp", "all-gather"), ("edp", "reduce-scatter"),
         ("replicas", "all-reduce"), ("all", "all-reduce"),
     }  # fmt: skip

@@ -1,11 +1,17 @@
 """A rank that is only played takes what a real one takes: parameters, states, arithmetic, exchanges, memory."""
 
 import contextlib
+import dataclasses
 import math
 
 import pytest
 from ranks import run
 
+from yatsude.plan.job import Job
+from yatsude.plan.memory import rank_memory
+from yatsude.plan.step import flops
+from yatsude.plan.traffic import traffic
+from yatsude.spec.hardware import accelerator
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.presets import preset
 from yatsude.train import dryrun
@@ -32,6 +38,36 @@ def task(layout, **more):
 
 def real(wanted):
     return dryrun.steps(wanted, Tracker(), contextlib.nullcontext())
+
+
+CUT = {
+    "dp4 ep2": {"dp": 4, "ep": 2},
+    "tp2 dp2": {"tp": 2, "dp": 2},
+    "pp2 dp2 tp2 ep4, computed again": {"pp": 2, "dp": 2, "tp": 2, "ep": 4, "recompute": "full"},
+    "cp2 replicas2": {"cp": 2, "replicas": 2},
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_the_closed_form_counts_what_the_code_does(name):
+    wanted = dataclasses.replace(task(CUT[name]), kernels=True)
+    job = Job(
+        config=wanted.config,
+        accelerator=accelerator("cpu"),
+        gpus=wanted.layout.ranks,
+        sequence=wanted.train.sequence_length,
+        batch=wanted.train.sequences_per_step,
+        imbalance=1.0,
+    )
+    for played in dryrun.dry_run(wanted, stage_ranks(wanted.layout)):
+        stage = played.rank // (wanted.layout.replicas * wanted.layout.shard_ranks)
+        memory = rank_memory(job, wanted.layout, stage)
+        assert memory["weights"] / 4 == pytest.approx(played.parameters, rel=2e-3)
+        assert flops(job, wanted.layout, stage) == pytest.approx(played.step.flops, rel=0.02)
+        flows = traffic(job, wanted.layout, stage)
+        for kind, (_, size) in played.step.exchanged.items():
+            if size > 1e5:  # counts of routers, and a norm, are none of it
+                assert sum(flow.bytes for flow in flows if flow.kind == kind) == pytest.approx(size, rel=0.02), kind
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -28,11 +28,12 @@ class Context:
                 f" {cp.size()} (two pieces a rank) and tp = {tp.size()}"
             )
         shares = [_places(rank, cp.size(), length) for rank in range(cp.size())]
-        self.queries_T = shares[cp.get_local_rank()]
+        mine = shares[cp.get_local_rank()]
+        self.queries_T = mine.to(mesh.device)
         """Places of the tokens whose queries this rank's attention takes."""
-        self.tokens_T = self.queries_T.tensor_split(tp.size())[tp.get_local_rank()]
-        """Places of the tokens that this rank has between the parts that tensor parallelism cuts."""
-        self.keys = Everybody(cp, torch.argsort(torch.cat(shares))) if cp.size() > 1 else None
+        self.tokens_T = mine.tensor_split(tp.size())[tp.get_local_rank()]
+        """Places of the tokens that this rank has between the parts that tensor parallelism cuts; on the CPU."""
+        self.keys = Everybody(cp, torch.argsort(torch.cat(shares)).to(mesh.device)) if cp.size() > 1 else None
 
 
 class Everybody:

@@ -88,28 +88,29 @@ class Job:
     def allocate(self) -> None:
         """Give the weights memory, which holds what lay there; routers' biases and counts are 0."""
         for stage in self.stages.values():
-            stage.allocate(self.mesh.device)
+            stage.allocate("cpu" if self.mesh.settings.offload else self.mesh.device, self.mesh.device)
             for name, weight in stage.model.named_parameters():
                 self._cuts[weight] = cut_of(stage.model, name)
 
     def gradient(self, inputs: Tensor, targets: Tensor, documents: Tensor, ahead: list[tuple[Tensor, Tensor]]) -> float:
         """Add up the gradient of a whole step, (sequences, length) each; the mean main loss in nats comes back.
 
-        `ahead` are the tokens and targets of the layers of multi-token prediction. Every rank is given the same.
+        `ahead` are the tokens and targets of the layers of multi-token prediction. Every rank is given the same, on the
+        CPU.
         """
         mine = slice(self.mesh.batch * self.share, (self.mesh.batch + 1) * self.share)
         scale = 1.0 / max(int((targets != IGNORED).sum()), 1)
         for stage in self.stages.values():
             stage.scale, stage.loss = scale, torch.zeros((), dtype=torch.float64, device=self.mesh.device)
-        here = self.context.tokens_T
+        here, device = self.context.tokens_T, self.mesh.device
         nothing = inputs.new_empty(len(inputs), 0, inputs.shape[1])
         following, later = (torch.stack(part, 1) for part in zip(*ahead, strict=True)) if ahead else (nothing, nothing)
         self._run(
-            inputs[mine][:, here],
-            targets_BT=targets[mine][:, here],
-            documents_BS=documents[mine],
-            following_BPT=following[mine][..., here],
-            later_BPT=later[mine][..., here],
+            inputs[mine][:, here].to(device),
+            targets_BT=targets[mine][:, here].to(device),
+            documents_BS=documents[mine].to(device),
+            following_BPT=following[mine][..., here].to(device),
+            later_BPT=later[mine][..., here].to(device),
         )
         self._join_copies()
         loss = torch.stack([stage.loss for stage in self.stages.values()]).sum()
@@ -189,7 +190,7 @@ class Job:
 
     def norm(self) -> float:
         """Length of the whole gradient: every number of it lies on one rank of a replica."""
-        squares = torch.zeros((), dtype=torch.float64)
+        squares = torch.zeros((), dtype=torch.float64, device=self.mesh.device)
         for stage in self.stages.values():
             for name, parameter in stage.model.named_parameters():
                 if parameter.grad is not None and not stage.is_copy(name):

@@ -10,7 +10,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from yatsude.errors import MachineError, RecipeError
 from yatsude.spec.parallel import ParallelSettings
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "device_type"]
+
+
+def device_type() -> str:
+    """What the ranks compute on: "cuda" where they talk by NCCL, else "cpu"."""
+    return "cuda" if "nccl" in str(torch.distributed.get_backend_config()) else "cpu"
 
 
 class Mesh:
@@ -26,8 +31,8 @@ class Mesh:
     so the sum over a mesh of what its ranks found is always the whole gradient.
     """
 
-    def __init__(self, settings: ParallelSettings, device: str = "cpu") -> None:
-        ranks = torch.distributed.get_world_size()
+    def __init__(self, settings: ParallelSettings) -> None:
+        ranks, device = torch.distributed.get_world_size(), device_type()
         if ranks != settings.ranks:
             raise MachineError(
                 f"{ranks} ranks are running, but parallel.pp x replicas x dp x cp x tp = {settings.pp} x"

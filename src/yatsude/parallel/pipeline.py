@@ -62,7 +62,7 @@ def _part(stage: Stage, number: int, mesh: Mesh, hidden: Tensor) -> PipelineStag
         stage,
         number,
         mesh.settings.stages,
-        torch.device(mesh.device),
+        torch.device(mesh.device, torch.cuda.current_device()) if mesh.device == "cuda" else torch.device("cpu"),
         input_args=(tokens if stage.is_first else hidden,),
         output_args=(loss if stage.is_last else hidden,),
         group=mesh.pp.get_group(),

@@ -68,13 +68,14 @@ class Stage(nn.Module):
             total = total + self._loss(hidden, later_BPT[:, number], self.scale * weight)
         return total
 
-    def allocate(self, device: str) -> None:
-        """Give weights that are shapes memory; routers' biases and counts become 0."""
-        self.to_empty(device=device)
+    def allocate(self, weights: str, buffers: str) -> None:
+        """Give weights that are shapes memory on a device; routers' biases and counts become 0 on theirs."""
+        self.to_empty(device=weights)
         if self.model.config.tie_word_embeddings and self.is_last:
             self.model.lm_head.weight = self.model.embed_tokens.weight
-        for buffer in self.buffers():
-            buffer.zero_()
+        for module in self.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.zeros_like(buffer, device=buffers))
 
     def is_copy(self, name: str) -> bool:
         """Whether a weight of the model is counted on another stage."""

@@ -41,7 +41,8 @@ def activations(job: Job, layout: ParallelSettings, kind: Kind) -> list[Activati
     found = [Activation("norms", 4 * hidden, hidden, 10 * hidden)]
     found += _latent(config, layout, t) if config.kv_lora_rank else _grouped(config, layout, t)
     if layout.tp > 1:
-        found.append(Activation("gathered over tp", 2 * hidden * layout.tp, 0.0, 2 * hidden * layout.tp))
+        joined = (2 if kind == "dense" else 1) * hidden * layout.tp
+        found.append(Activation("gathered over tp", joined, 0.0, joined))
     if kind == "dense":
         found.append(_gated("feed-forward", t, config.intermediate_size))
     else:
@@ -93,7 +94,8 @@ def _latent(config: ModelConfig, layout: ParallelSettings, t: float) -> Iterator
     heads, query = config.num_attention_heads, config.num_attention_heads * config.qk_head_dim
     latent, low = config.kv_lora_rank + config.qk_rope_head_dim, config.q_lora_rank or 0
     value, plain = heads * config.v_head_dim, heads * config.qk_nope_head_dim
-    yield Activation("latents", B * t * 2 * (low + latent), B * t * (low + latent), B * t * 4 * (low + latent))
+    joined = B * t * layout.tp * (low + latent)  # every tensor parallel rank makes them of all its tokens
+    yield Activation("latents", 2 * joined, joined, 4 * joined)
     yield Activation("queries", B * t * query, B * t * query, B * t * 2 * query)
     every = B * t * layout.cp
     yield Activation("keys and values", every * (query + plain + value), every * (plain + value), every * 2 * query)

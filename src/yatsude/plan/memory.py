@@ -1,9 +1,9 @@
 """Bytes of any rank of a layout, term by term.
 
-FSDP shards every weight over dp x cp (experts: over edp), in float32 with the gradient and the optimizer's states. With
-a pipeline the gathered weights and the unsharded sums of gradients stay for the whole step, since weights that come and
-go between micro-batches give wrong gradients where the backward is split; without one, two layers of them live at a
-time.
+FSDP shards every weight over dp x cp x tp (experts: over ep x edp), in float32, with gradient and optimizer's states.
+With a pipeline the gathered weights and the unsharded sums of gradients stay for the whole step, since weights that
+come and go between micro-batches give wrong gradients where the backward is split; without one, two layers of them live
+at a time.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def parts(config: ModelConfig, mine: Held) -> list[tuple[Kind, int]]:
 
 
 def weights(config: ModelConfig, layout: ParallelSettings, mine: Held) -> Weights:
-    """Parameters of a rank that holds `mine`: (cut / tp + whole) / (dp·cp) + experts / (ep·edp)."""
+    """Parameters of a rank that holds `mine`: (cut + whole) / (dp·cp·tp) + experts / (ep·edp)."""
     return _weights(config, mine, layout.tp, layout.dp * layout.cp, layout.ep)
 
 
@@ -86,7 +86,7 @@ def _weights(config: ModelConfig, mine: Held, tp: int, ranks: int, ep: int) -> W
     for kind, count in parts(config, mine):
         piece = known[kind]
         common, experts = piece.cut / tp + piece.whole, piece.experts / ep
-        sharded += count * (common / ranks + experts / edp)
+        sharded += count * ((piece.cut + piece.whole) / (ranks * tp) + experts / edp)
         gathered += count * (common + experts)
         matrices += count * piece.matrices / (ranks * tp)
         layer = max(layer, common + experts)
@@ -196,8 +196,7 @@ def _passing(job: Job, layout: ParallelSettings, mine: Held, rank: int) -> dict[
         whole = sum(count * kept(job, layout, kind, "none") for kind, count in counted)
         found["computed again"] = waiting / layout.stages_per_rank * (whole - held_now)
     if mine.last:
-        t = tokens(job, layout) * layout.tp
-        table = job.config.vocab_size / layout.tp
+        t, table = tokens(job, layout), job.config.vocab_size
         own = GATHERED * job.config.hidden_size * (table + t)
         found["logits"] = own + 6 * min(CHUNK, t) * table
     return found
@@ -208,7 +207,7 @@ def _flat(job: Job, layout: ParallelSettings, mine: Held) -> float:
 
     With one, that is when the last micro-batch goes back, and no other is in flight.
     """
-    if layout.dp * layout.cp == 1:
+    if layout.shard_ranks == 1:
         return 0.0
     width = WIDTH[job.gradients] + (0 if stays_gathered(layout) else GATHERED)
     return width * weights(job.config, layout, mine).layer

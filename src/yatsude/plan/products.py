@@ -41,7 +41,7 @@ class Product:
 def products(job: Job, layout: ParallelSettings, kind: Kind) -> list[Product]:
     """Products of one micro-batch's forward pass through a piece of this kind."""
     config, t, tp = job.config, tokens(job, layout), layout.tp
-    head = Product(t * tp, config.hidden_size, job.classes / tp, eight=False)
+    head = Product(t, config.hidden_size, job.classes, eight=False)
     if kind == "embedding":
         return []
     if kind == "head":
@@ -80,9 +80,9 @@ def _latent(config: ModelConfig, layout: ParallelSettings, t: float) -> Iterator
     if config.q_lora_rank is None:
         yield Product(t * layout.tp, hidden, heads * config.qk_head_dim)
     else:
-        yield Product(t, hidden, config.q_lora_rank)
+        yield Product(t * layout.tp, hidden, config.q_lora_rank)
         yield Product(t * layout.tp, config.q_lora_rank, heads * config.qk_head_dim)
-    yield Product(t, hidden, latent + config.qk_rope_head_dim)
+    yield Product(t * layout.tp, hidden, latent + config.qk_rope_head_dim)
     # context parallelism gathers the latent: each rank expands that of the whole sequence
     yield Product(t * layout.tp * layout.cp, latent, heads * (config.qk_nope_head_dim + config.v_head_dim))
     yield Product(t * layout.tp, heads * config.v_head_dim, hidden)
@@ -108,6 +108,5 @@ def _mixture(job: Job, layout: ParallelSettings, t: float) -> list[Product]:
         for product in _feed_forward(rows, config.hidden_size, config.moe_intermediate_size)
     ]
     if config.n_shared_experts:
-        width = config.moe_intermediate_size * config.n_shared_experts / layout.tp
-        found += _feed_forward(t * layout.tp, config.hidden_size, width)
+        found += _feed_forward(t, config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
     return found

@@ -92,9 +92,6 @@ def _cut_by_tensor(config: ModelConfig) -> Iterator[tuple[str, int]]:
         yield "num_key_value_heads", config.num_key_value_heads
     if config.first_k_dense_replace:
         yield "intermediate_size", config.intermediate_size
-    if config.has_experts and config.n_shared_experts:
-        yield "moe_intermediate_size x n_shared_experts", config.moe_intermediate_size * config.n_shared_experts
-    yield "vocab_size", config.vocab_size
 
 
 def _error(key: str, value: object, message: str) -> Finding:

@@ -5,7 +5,7 @@ of a reduce-scatter, all rows of an all-to-all. `link` and `network` are what th
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from yatsude.plan.job import WIDTH, Job, micro_batches, remembered, tokens
 from yatsude.plan.memory import by_kind, parts, stays_gathered, weights
@@ -18,6 +18,9 @@ __all__ = ["Flow", "layer_flows", "seconds", "shard_flows", "traffic"]
 
 B = 2
 """Bytes of bf16, in which activations and gathered weights travel."""
+
+BACKWARD = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather", "all-to-all": "all-to-all"}
+"""What the gradient of an exchange is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +48,9 @@ def seconds(flow: Flow, rates: Rates) -> float:
 def traffic(job: Job, layout: ParallelSettings, rank: int) -> list[Flow]:
     """All collectives of a step of pipeline rank `rank`, what is moved by nobody left out."""
     mine = held(job.config, layout)[rank]
-    passes = micro_batches(layout) * (3 if layout.recompute == "full" else 2)
     found = list(shard_flows(job, layout, mine))
     for kind, count in parts(job.config, mine):
-        found += [flow.times(count * passes) for flow in layer_flows(job, layout, kind)]
+        found += _passes(layout, kind, layer_flows(job, layout, kind), count * micro_batches(layout))
     found += _pipeline(job, layout, rank)
     found += _counts(job, layout, mine)
     merged: dict[tuple[str, str], Flow] = {}
@@ -57,6 +59,16 @@ def traffic(job: Job, layout: ParallelSettings, rank: int) -> list[Flow]:
             key = (flow.axis, flow.kind)
             merged[key] = _sum(merged[key], flow) if key in merged else flow
     return list(merged.values())
+
+
+def _passes(layout: ParallelSettings, kind: Kind, forward: Iterable[Flow], times: int) -> Iterator[Flow]:
+    """Those of a layer forward, again, and backward, where the other way of a gather is a scatter."""
+    again = 1.0 if layout.recompute == "full" else 0.0
+    for flow in forward:
+        # what is computed again stops before the second scatter of a dense layer
+        repeated = again / 2 if kind == "dense" and flow.kind == "reduce-scatter" else again
+        yield flow.times(times * (1 + repeated))
+        yield dataclasses.replace(flow, kind=BACKWARD[flow.kind]).times(times)
 
 
 @remembered
@@ -70,7 +82,7 @@ def _layer_flows(job: Job, layout: ParallelSettings, kind: Kind) -> Iterator[Flo
         return
     config, t, node = job.config, tokens(job, layout), job.accelerator.node
     if layout.tp > 1:
-        blocks = 1 if kind != "dense" and not config.n_shared_experts else 2
+        blocks = 2 if kind == "dense" else 1  # a mixture takes its tokens as they lie
         size = B * t * layout.tp * config.hidden_size
         for name in ("all-gather", "reduce-scatter"):
             yield Flow("tp", name, blocks, blocks * size, *_scaled(group(layout, "tp", node).gather(size), blocks))

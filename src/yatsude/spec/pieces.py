@@ -9,17 +9,17 @@ from typing import Literal
 
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
-from yatsude.spec.stored import EMBEDDING, HEAD, tensors
+from yatsude.spec.stored import EMBEDDING, tensors
 
 __all__ = ["Held", "Kind", "Piece", "held", "layers_of", "pieces"]
 
 Kind = Literal["embedding", "dense", "mixture", "head", "ahead"]
 """`head` with the last norm; `ahead`: a layer of multi-token prediction."""
 CUT_BY_TENSOR = (
-    ".q_proj.", ".k_proj.", ".v_proj.", ".q_b_proj.", ".kv_b_proj.", ".o_proj.", ".gate_up_proj.", ".down_proj.",
-    EMBEDDING, HEAD,
+    ".q_proj.", ".k_proj.", ".v_proj.", ".q_b_proj.", ".kv_b_proj.", ".o_proj.",
+    ".mlp.gate_up_proj.", ".mlp.down_proj.",
 )  # fmt: skip
-"""What tensor parallelism cuts: heads, widths of feed-forward layers, the vocabulary. All else it repeats."""
+"""What tensor parallelism cuts: heads, and widths of dense layers. All else stays whole."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Piece:
     cut: int = 0
     """Cut by tensor parallelism."""
     whole: int = 0
-    """Repeated by it."""
+    """Not cut by it."""
     experts: int = 0
     """Of all routed experts, which expert parallelism deals out."""
     matrices: int = 0
@@ -151,7 +151,7 @@ def _kind(config: ModelConfig, place: str) -> Kind:
 def _divided(name: str) -> str:
     if ".experts." in name:
         return "experts"
-    return "cut" if any(word in f".{name}" or word == name for word in CUT_BY_TENSOR) else "whole"
+    return "cut" if any(word in f".{name}" for word in CUT_BY_TENSOR) else "whole"
 
 
 def _newton_schulz(name: str, shape: tuple[int, ...]) -> int:

@@ -24,6 +24,7 @@ from yatsude.machine import cores, keep_freed_memory, memory
 from yatsude.model.init import Initial, initialise
 from yatsude.model.scoring import score
 from yatsude.model.transformer import Transformer
+from yatsude.parallel.mesh import device_type
 from yatsude.progress import say
 from yatsude.shards import Shards
 from yatsude.spec.config import ModelConfig
@@ -192,6 +193,9 @@ def _precision(folder: Path, wish: str, parallel: ParallelSettings | None) -> to
     if parallel and wish == "fp8":
         precision.refuse_without_float8()
         say("precision: fp8, as the recipe says; around its products bf16")
+        return torch.bfloat16
+    if parallel and wish == "auto" and device_type() == "cuda":
+        say("precision: bf16, as the ranks have GPUs")
         return torch.bfloat16
     found = precision.settled(folder, wish) if _leads(parallel) else (torch.float32, "")
     dtype, reason = shared(found) if parallel else found

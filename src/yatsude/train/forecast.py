@@ -12,6 +12,7 @@ import torch
 
 from yatsude.errors import YatsudeError
 from yatsude.machine import cores, processor
+from yatsude.parallel.mesh import device_type
 from yatsude.plan.job import Job
 from yatsude.plan.rates import Rates, rates
 from yatsude.plan.step import step
@@ -20,7 +21,7 @@ from yatsude.spec.config import ModelConfig
 from yatsude.spec.counts import training_flops
 from yatsude.spec.hardware import accelerator
 from yatsude.spec.parallel import ParallelSettings
-from yatsude.train.calibrate import calibrate
+from yatsude.train.calibrate import calibrate, wall
 from yatsude.train.links import links
 from yatsude.train.ranks import shared
 from yatsude.train.settings import LoopSettings
@@ -53,7 +54,7 @@ def expect(
     start = time.perf_counter()
     threads, many = (0, parallel.ranks) if parallel else (workers.count, workers.count)
     found = _measured(config, dtype, folder, workers, parallel)
-    crowd = max(_beside(parallel, workers) / cores(), 1.0)
+    crowd = 1.0 if _device(parallel) == "cuda" else max(_beside(parallel, workers) / cores(), 1.0)
     try:
         reached = dataclasses.replace(rates(CPU), **found, **({"network": found["link"]} if "link" in found else {}))
         seconds = forecast(config, settings, reached, workers=threads or 1, scored=scored, parallel=parallel)
@@ -113,7 +114,7 @@ def _measured(
     """Rates of one thread, and of the links between ranks; empty where nothing could be measured."""
     ranks, threads = (parallel.ranks, 1) if parallel else (1, workers.count)
     page = {
-        "machine": processor(),
+        "machine": torch.cuda.get_device_name() if _device(parallel) == "cuda" else processor(),
         "precision": str(dtype).removeprefix("torch."),
         "processes": ranks,
         "threads": threads,
@@ -125,7 +126,10 @@ def _measured(
         return known
 
     def measure(_: int) -> dict[str, float]:
-        return calibrate(config, dtype, clock=time.thread_time, rounds=ROUNDS)
+        device = _device(parallel)
+        return calibrate(
+            config, dtype, clock=wall if device == "cuda" else time.thread_time, rounds=ROUNDS, device=device
+        )
 
     try:
         spread = map if parallel else workers.map
@@ -134,7 +138,7 @@ def _measured(
     except Exception as error:  # a forecast is no reason to end a run
         say(f"plan: nothing measured, so nothing said of this run: {error!r:.200}")
         found = {}
-    between = links() if parallel else {}  # by all ranks, whatever one of them could measure
+    between = links(_device(parallel)) if parallel else {}  # by all ranks, whatever one of them could measure
     found = found and found | between
     if leads and found:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +154,11 @@ def _read(path: Path, page: dict[str, Any]) -> dict[str, float]:
         return {}
     same = isinstance(found, dict) and all(found.get(name) == value for name, value in page.items())
     return {name: value for name, value in found.items() if name not in page} if same else {}
+
+
+def _device(parallel: ParallelSettings | None) -> str:
+    """What computes: one process has the CPU."""
+    return device_type() if parallel else "cpu"
 
 
 def _beside(parallel: ParallelSettings | None, workers: Workers) -> int:

@@ -16,7 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from yatsude import __version__
-from yatsude.errors import RecipeError, YatsudeError
+from yatsude.errors import MachineError, RecipeError, YatsudeError
 from yatsude.files import new_file
 from yatsude.progress import hush, say
 from yatsude.spec.launch import LOST, LaunchSettings, fitting
@@ -72,7 +72,7 @@ def as_rank(
     limit = datetime.timedelta(seconds=max(TIMEOUT_S, 2 * PATIENCE * settings.hang_s))
     ranks = min(parallel.ranks, world)
     torch.distributed.init_process_group(
-        "gloo", store=PrefixStore(f"job/{name}", store), rank=rank, world_size=ranks, timeout=limit
+        _backend(), store=PrefixStore(f"job/{name}", store), rank=rank, world_size=ranks, timeout=limit
     )
     pulse = Pulse(own, rank, ranks, folder, settings.hang_s)
     try:
@@ -101,6 +101,17 @@ def as_rank(
     finally:
         pulse.close()
         torch.distributed.destroy_process_group()
+
+
+def _backend() -> str:
+    """How ranks talk: by gloo, and where there are GPUs by NCCL too, each rank of a machine on a GPU of its own."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= gpus:
+        raise MachineError(f"{local + 1} ranks or more on a machine of {gpus} GPUs; start as many as there are GPUs")
+    torch.cuda.set_device(local)
+    return "cpu:gloo,cuda:nccl"
 
 
 def _cut(parallel: ParallelSettings, settings: LaunchSettings, world: int, sequences: int) -> ParallelSettings:

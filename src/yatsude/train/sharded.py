@@ -74,7 +74,7 @@ class ShardedOptimizer:
                 [first],
                 [second],
                 [],
-                [torch.tensor(float(self.steps))],
+                [torch.tensor(float(self.steps), device=master.device)],
                 lr=rate,
                 beta1=settings.beta1,
                 beta2=settings.beta2,
