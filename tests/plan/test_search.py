@@ -111,7 +111,11 @@ def job_of(layout, **changes):
         ({"tp": 3}, {"sequence": 3}, r"parallel.tp = 3: num_attention_heads = 128 leaves 2; choose a divisor of 128"),
         ({"dp": 3, "ep": 3}, {"batch": 6}, r"parallel.ep = 3: n_routed_experts = 256 leaves 1; choose a divisor"),
         ({"dp": 2, "ep": 2}, {"config": preset("tiny", first_k_dense_replace=6)}, "parallel.ep = 2: the model has no"),
-        ({"cp": 4, "tp": 2}, {"sequence": 12}, r"parallel.cp = 4: a sequence of 12 tokens is no multiple of cp x tp"),
+        (
+            {"cp": 4, "tp": 2},
+            {"sequence": 12},
+            r"parallel.cp = 4: a sequence of 12 tokens is no multiple of 16: cp x tp",
+        ),
         ({"tp": 2}, {"sequence": 13}, r"parallel.tp = 2: a sequence of 13 tokens"),
         ({"dp": 3}, {}, r"train.sequences_per_step = 64: no multiple of replicas x dp = 1 x 3 = 3; choose 63"),
         ({"pp": 64, "micro_batches": 64}, {}, r"parallel.pp = 64: pp x stages_per_rank = 64 x 1 stages for 61 layers"),

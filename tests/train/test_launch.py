@@ -28,6 +28,18 @@ SETS = [
     "train.evaluations=0", "train.checkpoint_steps=2", "train.precision=fp32", "train.bigram_start=false",
     "train.candidates=0", "train.workers=1",
 ]  # fmt: skip
+SLOW = """
+import os
+if "RANK" in os.environ:
+    import time
+    from yatsude.train.watched import Watched
+    fast = Watched.update
+    def slow(self, *given):
+        time.sleep(0.15)
+        fast(self, *given)
+    Watched.update = slow
+"""
+"""So that there is time to disturb a job of twelve steps."""
 PLANTED = """
 import os
 import random
@@ -87,10 +99,8 @@ def started(tokens, run, *sets, planted=""):
     run.mkdir(exist_ok=True)
     if not (run / "tokenizer").exists():
         (run / "tokenizer").symlink_to(tokens)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if planted:
-        (run / "sitecustomize.py").write_text(textwrap.dedent(planted))
-        environment["PYTHONPATH"] = os.pathsep.join([str(run), *sys.path])
+    (run / "sitecustomize.py").write_text(textwrap.dedent(SLOW + planted))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(run), *sys.path])}
     words = [word for one in (*SETS, *sets) for word in ("--set", one)]
     command = [sys.executable, "-m", "yatsude.cli", "train", "--run", str(run), *words]
     return Started(run, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))

@@ -10,7 +10,7 @@ from yatsude.cli import options
 from yatsude.errors import RecipeError
 from yatsude.plan.job import Job
 from yatsude.plan.memory import rank_memory
-from yatsude.plan.refuse import refusals
+from yatsude.plan.refuse import refuse
 from yatsude.plan.screen import axes, table
 from yatsude.plan.step import flops
 from yatsude.plan.traffic import traffic
@@ -58,9 +58,7 @@ def show(job: Job, layout: ParallelSettings, ranks: Sequence[int] = ()) -> None:
     from yatsude.train.dryrun import Task, dry_run, stage_ranks  # noqa: PLC0415
     from yatsude.train.settings import LoopSettings, OptimizerSettings  # noqa: PLC0415
 
-    wrong = next(refusals(job, layout), None)
-    if wrong:
-        raise RecipeError(f"{wrong.key} = {wrong.value}: {wrong.message}")
+    refuse(job, layout)
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
     if job.precision == "fp8":

@@ -8,7 +8,13 @@ import typer
 
 from yatsude.cli import options
 from yatsude.manifest import digest, read
+from yatsude.plan.job import Job
+from yatsude.plan.refuse import refuse
 from yatsude.progress import say
+from yatsude.spec.hardware import accelerator
+from yatsude.spec.parallel import ParallelSettings
+from yatsude.spec.settings import ModelSettings, resolve
+from yatsude.train.settings import TrainSettings
 
 __all__ = ["command"]
 
@@ -55,8 +61,22 @@ def command(
     elif parallel.ranks > 1:
         from yatsude.train.agent import start  # noqa: PLC0415
 
+        if not train.base:
+            _refuse(model, train, parallel)
         raise typer.Exit(start(parallel, settings.of("launch")))
     else:
         summary = build(model, train, *folders, restart, allow=allow or (), watch=watched)
     say(f"{summary.score()}, after {summary.tokens:,} tokens" + (f"; {summary.step}" if summary.step else ""))
     say(options.following("tune", run, recipe, sets))
+
+
+def _refuse(model: ModelSettings, train: TrainSettings, parallel: ParallelSettings) -> None:
+    """Refuse a layout that cannot work before any rank is started."""
+    job = Job(
+        config=resolve(model),
+        accelerator=accelerator("cpu"),
+        gpus=parallel.ranks,
+        sequence=train.sequence_length,
+        batch=train.sequences_per_step,
+    )
+    refuse(job, parallel)

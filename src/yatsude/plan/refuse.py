@@ -5,12 +5,19 @@
 
 from collections.abc import Iterator
 
+from yatsude.errors import RecipeError
 from yatsude.plan.finding import Finding
 from yatsude.plan.job import Job, micro_batches
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
 
-__all__ = ["refusals", "refuse_mesh", "refuse_pipeline"]
+__all__ = ["refusals", "refuse", "refuse_mesh", "refuse_pipeline"]
+
+
+def refuse(job: Job, layout: ParallelSettings) -> None:
+    """Refuse a layout that cannot work: the first reason is the error."""
+    for finding in refusals(job, layout):
+        raise RecipeError(f"{finding.key} = {finding.value}: {finding.message}")
 
 
 def refusals(job: Job, layout: ParallelSettings) -> Iterator[Finding]:
@@ -40,11 +47,13 @@ def refuse_mesh(job: Job, layout: ParallelSettings) -> Iterator[Finding]:
             f"n_routed_experts = {experts} leaves {experts % layout.ep}" if experts > 1 else "the model has no experts"
         )
         yield _error("parallel.ep", layout.ep, f"{has}; choose a divisor of {experts}")
-    if job.sequence % (layout.cp * layout.tp):
+    pieces = (2 * layout.cp if layout.cp > 1 else 1) * layout.tp
+    if job.sequence % pieces:
         yield _error(
             "parallel.cp" if layout.cp > 1 else "parallel.tp",
             layout.cp if layout.cp > 1 else layout.tp,
-            f"a sequence of {job.sequence} tokens is no multiple of cp x tp = {layout.cp} x {layout.tp}; change one",
+            f"a sequence of {job.sequence} tokens is no multiple of {pieces}: cp x tp = {layout.cp} x {layout.tp}"
+            f"{', and two pieces a rank' if layout.cp > 1 else ''}; change one",
         )
     if job.batch % layout.batch_ranks:
         yield _error(
@@ -79,6 +88,11 @@ def refuse_pipeline(job: Job, layout: ParallelSettings) -> Iterator[Finding]:
         yield _error(
             "parallel.micro_batches", n, f"schedule '{layout.schedule}' runs them in {n // p} rounds of pp = {p}, and"
             f" {n % max(n // p, 1)} are left; choose a multiple of {p}",
+        )  # fmt: skip
+    if layout.splits_backward and job.config.num_nextn_predict_layers > 1:
+        yield _error(
+            "parallel.schedule", layout.schedule, "it takes gradients in two steps, which PyTorch can do for one layer"
+            " of multi-token prediction at most; choose '1f1b' or 'interleaved'",
         )  # fmt: skip
     least = layout.stages if layout.schedule == "dualpipev" else p
     if n < least:

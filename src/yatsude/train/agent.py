@@ -44,6 +44,8 @@ __all__ = ["Agent", "start"]
 KILL_S = 10
 GRACE_S = 600
 """Ranks that were asked to stop have so long to write a state; whoever asks for it usually waits less."""
+END_S = 30
+"""An agent that has ended waits so long for the others to end."""
 JOIN_S = 1800
 """Machines wait so long for the others: a batch system starts them minutes apart."""
 LAST_CALL_S = 15
@@ -65,7 +67,7 @@ class Agent(LocalElasticAgent):
             max_restarts=1,
             monitor_interval=0.1,
         )
-        super().__init__(spec, DefaultLogsSpecs(), shutdown_timeout=GRACE_S)
+        super().__init__(spec, DefaultLogsSpecs(), exit_barrier_timeout=END_S, shutdown_timeout=GRACE_S)
         self._settings = settings
         self._furthest, self._in_vain = -1, 0
         self._asked = self._shuts = False
