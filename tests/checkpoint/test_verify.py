@@ -27,8 +27,9 @@ def test_a_good_folder_differs_by_rounding_alone(model, tmp_path, dtype):
 
 def test_another_model_is_told_apart(build, tmp_path):
     model = build()
+    model.layers[1].mlp.experts.down_proj.data[4, 0, 0] = 0.0
     folder = written(model, tmp_path / "a")
-    model.layers[1].mlp.experts.down_proj.data[4, 0, 0] += 0.5
+    model.layers[1].mlp.experts.down_proj.data[4, 0, 0] = 0.5
     with pytest.raises(CheckpointError, match=r"weights differ by 0\.5"):
         verify.verify(folder, InMemory(model))
 

@@ -81,9 +81,10 @@ def test_an_end_token_ends_the_answer_and_is_not_shown(engine, tokenizer):
 
 
 def test_a_stop_text_ends_the_answer_before_it(engine, tokenizer):
-    prompt = prompts(tokenizer)[1]
-    whole = engine.generate([prompt], LONG)[0].text
+    answers = zip(prompts(tokenizer), engine.generate(prompts(tokenizer), LONG), strict=True)
+    prompt, whole = max(((prompt, answer.text) for prompt, answer in answers), key=lambda pair: len(pair[1]))
     stop = whole[4:7]
+    assert stop
     settings = SamplingSettings(temperature=0, max_tokens=20, ignore_end=True, stop=(stop,))
     answer = engine.generate([prompt], settings)[0]
     assert (answer.text, answer.finish_reason) == (whole[: whole.find(stop)], "stop")
