@@ -44,6 +44,6 @@ def test_of_a_long_log_the_end_is_read(tmp_path, monkeypatch):
 
 
 def test_plain_numbers_of_a_line():
-    step = {"step": 7, "loss": 1.5, "load": [], "machine": {"waiting": 0.0, "traffic": {"bytes": 3}}, "said": "x"}
-    assert numbers(step) == {"loss": 1.5, "machine/waiting": 0.0, "machine/traffic/bytes": 3.0}
+    step = {"step": 7, "loss": 1.5, "load": [], "machine": {"waiting": 0.0}, "said": "x"}
+    assert numbers(step) == {"loss": 1.5, "machine/waiting": 0.0}
     assert numbers({**step, "bits_per_character": 2.0}) == {"validation/bits_per_character": 2.0}

@@ -13,6 +13,10 @@ import pytest
 import torch
 
 from yatsude.checkpoint import hf
+from yatsude.spec.hf import read
+from yatsude.spec.parallel import ParallelSettings
+from yatsude.train.dryrun import Task, dry_run
+from yatsude.train.settings import LoopSettings, OptimizerSettings
 
 STEPS = 12
 SETS = [
@@ -121,3 +125,17 @@ def test_a_state_of_one_process_is_not_one_of_ranks(start):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1, told
     assert "was written by one process; go on without [parallel]" in told.replace("\n", "")
+
+
+def test_what_is_exchanged_is_what_the_dry_run_says(start):
+    sets = "parallel.dp=2", "parallel.ep=2", "parallel.recompute=full"
+    folder = finished(start("counted", *sets, "train.precision=bf16", "train.optimizer.muon=false"))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    (counted,) = (line["traffic"] for line in log if "traffic" in line)
+    train = LoopSettings(sequences_per_step=8, sequence_length=32, optimizer=OptimizerSettings(muon=False))
+    layout = ParallelSettings(dp=2, ep=2, recompute="full")
+    (played,) = dry_run(Task(config=read(folder / "model"), train=train, layout=layout), [0])
+    said = {kind: list(pair) for kind, pair in played.step.exchanged.items()}
+    assert counted.keys() == said.keys()
+    assert counted.pop("all-to-all")[0] == said.pop("all-to-all")[0]  # its bytes are the routers' choice
+    assert counted == said

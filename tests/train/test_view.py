@@ -61,10 +61,9 @@ def test_a_log_without_figures_of_the_machine_is_shown_too():
 
 def test_what_only_some_machines_have():
     view = View("training", 3)
-    machine = {"memory": 1e9, "peak_memory": 1e9, "cuda_memory": 7e10, "traffic": {"bytes": 12345, "calls": 6}}
+    machine = {"memory": 1e9, "peak_memory": 1e9, "cuda_memory": 7e10}
     view.add(step(1, machine=machine))
     assert "70.00 GB on the GPU" in drawn(view)
-    assert "bytes 12,345, calls 6" in drawn(view)
 
 
 @pytest.mark.parametrize(("values", "line"), [([], ""), ([3], "▁"), ([2, 2], "▁▁"), ([0, 1, 0.5], "▁█▅")])

@@ -39,7 +39,6 @@ def test_a_step_comes_with_what_it_took():
     assert machine["mfu"] == pytest.approx(machine["tokens_per_second"] * 1e6 / 1e10, rel=1e-3)
     assert machine["waiting"] > 0.5
     assert machine["peak_memory"] >= machine["memory"] > 1e7
-    assert machine["traffic"] is None
     json.dumps(figures)
 
 
@@ -50,9 +49,8 @@ def test_a_thread_that_computes_does_not_wait():
 
 
 def test_nothing_is_made_up():
-    machine = Watch().timed(advance_of(0.0, traffic={"bytes": 5}))[0]["machine"]
+    machine = Watch().timed(advance_of(0.0))[0]["machine"]
     assert not {"planned", "mfu", "peak"} & machine.keys()
-    assert machine["traffic"] == {"bytes": 5}
     assert Watch().phrase() == ""
     assert math.isnan(Watch().summary()["step_seconds"])
 

@@ -2,13 +2,14 @@
 
 {"step": 10, "loss": 6.1, "gradient_norm": 0.8, "rate_share": 1.0, "tokens": 20480, "seconds": 4.1,
  "machine": {"seconds": 0.41, "planned": 0.4, "tokens_per_second": 4995.1, "mfu": 0.52, "peak": 4.1e11,
-             "memory": 1.2e9, "peak_memory": 1.4e9, "waiting": 0.04, "traffic": null},
+             "memory": 1.2e9, "peak_memory": 1.4e9, "waiting": 0.04},
  "load": [[0.9, 1.1, ...]],                    tokens of each expert over the mean, a list for each mixture layer
  "bias_range": 0.4,                            greatest less least bias, of the layer where that is most
  "busiest": 1.2, "idlest": 0.9, "dead": 0, "drift": 0.03}   every hundredth step, of a hundred: see evenness.py
 {"step": 100, "bits_per_character": 3.1, "loss": 4.4, ... the same figures of that step, but no load}
 {"step": 100, "skipped": [3200, 3839], "why": "loss spikes: 9.1 at step 120, ..."}      samples that were left out
 {"step": 100, "changed": {"train.steps": [1000, 2000]}}                      settings that a resume brought
+{"step": 2, "traffic": {"all-gather": [12, 7261632], ...}}     calls and bytes of collectives in a step of rank 0
 {"step": 100, "slow": [{"rank": 3, "host": "b", "product": 1.4, "busy": 1.4}]}    ranks for which the others wait
 """
 
@@ -58,7 +59,7 @@ def numbers(line: Mapping[str, Any]) -> dict[str, float]:
 
     Of a score that of validation text alone, as its step has told the rest.
 
-    >>> numbers({"step": 3, "loss": 2.5, "machine": {"mfu": 0.5, "traffic": None}, "load": [[0.5, 1.5]]})
+    >>> numbers({"step": 3, "loss": 2.5, "machine": {"mfu": 0.5}, "load": [[0.5, 1.5]]})
     {'loss': 2.5, 'machine/mfu': 0.5, 'load/busiest': 1.5, 'load/idlest': 0.5}
     """
     if "bits_per_character" in line:

@@ -89,8 +89,6 @@ class View:
             cuda = machine.get("cuda_memory")
             more = f", {cuda / 1e9:.2f} GB on the GPU" if cuda else ""
             rows.append(("memory", f"{memory / 1e9:.2f} GB, peak {machine['peak_memory'] / 1e9:.2f} GB{more}"))
-        if traffic := machine.get("traffic"):
-            rows.append(("traffic", ", ".join(f"{name} {value:,}" for name, value in traffic.items())))
         return rows + [(f"step {note.get('step', '?')}", _words(note)) for note in self._notes]
 
     def _speed(self, machine: Line) -> str:

@@ -155,7 +155,7 @@ class Watch:
         if torch.cuda.is_initialized():
             found |= {"cuda_memory": torch.cuda.memory_allocated(), "cuda_peak": torch.cuda.max_memory_allocated()}
         known: dict[str, Any] = {name: _short(value) for name, value in found.items() if value}
-        return known | {"waiting": round(waited, 3), "traffic": figures.pop("traffic", None)}
+        return known | {"waiting": round(waited, 3)}
 
 
 def _short(value: float) -> float:

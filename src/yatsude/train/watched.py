@@ -1,7 +1,8 @@
 """Ranks that tell where they are while they train, and which of them are slow."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ from yatsude.train.pulse import END, Pulse
 from yatsude.train.ranks import Ranks
 from yatsude.train.settings import LoopSettings
 from yatsude.train.slow import Slowness
+from yatsude.train.tracker import Tracker
 
 __all__ = ["Watched"]
+
+COUNTED = 2
+"""Step of a start in which collectives are counted: in the first one FSDP finds its order."""
 
 
 class Watched(Ranks):
@@ -41,30 +46,35 @@ class Watched(Ranks):
     ) -> None:
         super().__init__(settings, parallel, config, start, folder, dtype=dtype)
         self._pulse, self._slowness, self._busy = pulse, Slowness(self.mesh.stage), 0.0
+        self._tracker, self._steps = Tracker(), 0
 
     def gradient(self, batch: Batch, step: int) -> float:
         """Take the gradient of this rank's part of a step; the mean loss of all of it, in nats."""
         self._pulse.begin_step(step)
         self._busy = time.thread_time()
-        with self._pulse.phase("gradient"):
+        with self._part("gradient"):
             return super().gradient(batch, step)
 
     def norm(self) -> float:
         """Length of the gradient of all ranks."""
-        with self._pulse.phase("norm"):
+        with self._part("norm"):
             return super().norm()
 
     def update(self, rate_share: float, norm: float) -> None:
         """Clip the gradient, move the weights, forget it."""
-        with self._pulse.phase("update"):
+        with self._part("update"):
             super().update(rate_share, norm)
 
     def balance(self) -> Tensor:
         """Move the routers' biases; the loads of all layers, (mixture layers, E)."""
-        with self._pulse.phase("balance"):
+        with self._part("balance"):
             loads = super().balance()
-            self._pulse.end_step()
+        self._pulse.end_step()
+        self._steps += 1
+        with self._pulse.phase("balance"):
             self._tell_slow(self._slowness.step(time.thread_time() - self._busy))
+        if self._steps == COUNTED:
+            self._notes.append({"step": self._pulse.step, "traffic": self._tracker.lap().exchanged})
         return loads
 
     def score(self, evaluate: Callable[[Transformer], Score]) -> Score | None:
@@ -91,6 +101,13 @@ class Watched(Ranks):
         """The weights of the last state."""
         self._pulse.phase_now = END
         return super().source()
+
+    @contextlib.contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """A part of a step; of one step what is exchanged is counted."""
+        counted = self._tracker if self._steps == COUNTED - 1 else contextlib.nullcontext()
+        with self._pulse.phase(name), counted:
+            yield
 
     def _tell_slow(self, found: Mapping[int, Mapping[str, Any]]) -> None:
         """Say and log who is slow: rank 0 does, for all."""
