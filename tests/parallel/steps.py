@@ -112,6 +112,7 @@ def _together(settings, changes, between=None, save=None, resume=None):
     told = []
     for step in range(*(between or (0, STEPS))):
         inputs, targets, documents = batch(step)
+        inputs, targets, documents = (part[job.rows] for part in (inputs, targets, documents))
         loss = job.gradient(inputs, targets, documents, ahead_of(model, inputs, targets, documents))
         norm = job.norm()
         if norm > CLIP:

@@ -16,7 +16,7 @@ def gradients(settings, dtype, float8=False):
         model.lm_head.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
     mesh = Mesh(ParallelSettings(**settings))
     job = steps.job_of(model, mesh, dtype=getattr(torch, dtype), float8=float8)
-    loss = job.gradient(*steps.batch(0), [])
+    loss = job.gradient(*(part[job.rows] for part in steps.batch(0)), [])
     kinds = {(weight.dtype, local(weight.grad).dtype) for _, weight in job.parameters()}
     return loss, job.norm(), kinds
 

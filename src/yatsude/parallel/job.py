@@ -85,6 +85,11 @@ class Job:
         )
         self._run = pipeline(self.stages, mesh, micro_batches, hidden)
 
+    @property
+    def rows(self) -> slice:
+        """Which of a step's sequences this rank reads."""
+        return slice(self.mesh.batch * self.share, (self.mesh.batch + 1) * self.share)
+
     def allocate(self) -> None:
         """Give the weights memory, which holds what lay there; routers' biases and counts are 0."""
         for stage in self.stages.values():
@@ -93,24 +98,25 @@ class Job:
                 self._cuts[weight] = cut_of(stage.model, name)
 
     def gradient(self, inputs: Tensor, targets: Tensor, documents: Tensor, ahead: list[tuple[Tensor, Tensor]]) -> float:
-        """Add up the gradient of a whole step, (sequences, length) each; the mean main loss in nats comes back.
+        """Add up the gradient of a step; the mean main loss of all of it, in nats, comes back.
 
-        `ahead` are the tokens and targets of the layers of multi-token prediction. Every rank is given the same, on the
-        CPU.
+        Every rank is given its `rows` of the step's sequences, (rows, length), on the CPU. `ahead` are the tokens and
+        targets of the layers of multi-token prediction.
         """
-        mine = slice(self.mesh.batch * self.share, (self.mesh.batch + 1) * self.share)
-        scale = 1.0 / max(int((targets != IGNORED).sum()), 1)
+        settings = self.mesh.settings
+        counted = summed((targets != IGNORED).sum().to(self.mesh.device), self.mesh.everyone)
+        scale = settings.pp * settings.cp * settings.tp / max(int(counted), 1)  # so many ranks have the same rows
         for stage in self.stages.values():
             stage.scale, stage.loss = scale, torch.zeros((), dtype=torch.float64, device=self.mesh.device)
         here, device = self.context.tokens_T, self.mesh.device
         nothing = inputs.new_empty(len(inputs), 0, inputs.shape[1])
         following, later = (torch.stack(part, 1) for part in zip(*ahead, strict=True)) if ahead else (nothing, nothing)
         self._run(
-            inputs[mine][:, here].to(device),
-            targets_BT=targets[mine][:, here].to(device),
-            documents_BS=documents[mine].to(device),
-            following_BPT=following[mine][..., here].to(device),
-            later_BPT=later[mine][..., here].to(device),
+            inputs[:, here].to(device),
+            targets_BT=targets[:, here].to(device),
+            documents_BS=documents.to(device),
+            following_BPT=following[..., here].to(device),
+            later_BPT=later[..., here].to(device),
         )
         self._join_copies()
         loss = torch.stack([stage.loss for stage in self.stages.values()]).sum()

@@ -112,7 +112,7 @@ def steps(task: Task, tracker: Tracker, tensors: contextlib.AbstractContextManag
         optimizer = ShardedOptimizer(train.optimizer, job)
         states = tracker.lap().steady - before
         for _ in range(STEPS):
-            tokens = torch.zeros(train.sequences_per_step, train.sequence_length, dtype=torch.int64)
+            tokens = torch.zeros(job.share, train.sequence_length, dtype=torch.int64)
             job.gradient(tokens, tokens, tokens, [(tokens, tokens)] * config.num_nextn_predict_layers)
             optimizer.step(1.0, job.norm())
             for stage in job.stages.values():

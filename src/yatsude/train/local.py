@@ -71,6 +71,10 @@ class Local:
     def _model(self) -> Transformer:
         return self.weights.replicas[0]
 
+    def rows(self, count: int) -> slice:
+        """All of a step's sequences."""
+        return slice(0, count)
+
     def gradient(self, batch: Batch, step: int) -> float:
         """Let each worker add the gradient of its rows; the mean loss over the counted tokens, in nats, comes back."""
         scale = 1.0 / max(int((batch.targets != IGNORED).sum()), 1)

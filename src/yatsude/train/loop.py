@@ -55,8 +55,12 @@ class Trainer(Protocol):
         """Score the model as it is; none where that was not possible, which has been told."""
         ...
 
+    def rows(self, count: int) -> slice:
+        """Which of a step's `count` sequences this process reads."""
+        ...
+
     def gradient(self, batch: Batch, step: int) -> float:
-        """Take the gradient of a whole step; the mean loss over the counted tokens, in nats."""
+        """Take the gradient of a step, given those; the mean loss over all counted tokens, in nats."""
         ...
 
     def norm(self) -> float:
@@ -200,7 +204,8 @@ class Loop:
         """One step: the figures for the log, and the loads of the experts."""
         start = time.perf_counter()
         count = self.settings.sequences_per_step
-        batch = self.source.batch(self.skips.batch(self.step) * count, count)
+        rows = self.trainer.rows(count)
+        batch = self.source.batch(self.skips.batch(self.step) * count + rows.start, rows.stop - rows.start)
         loss = self.trainer.gradient(batch, self.step)
         norm = self.trainer.norm()
         self.guard.watch(self.step + 1, loss, norm, lambda: self.trainer.trace(batch, self.step))

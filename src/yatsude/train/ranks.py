@@ -79,8 +79,12 @@ class Ranks:
         self._notes: list[dict[str, Any]] = []
         self._saving = Saving()
 
+    def rows(self, count: int) -> slice:
+        """Those of a step's sequences that this rank's part of the job reads."""
+        return self.job.rows
+
     def gradient(self, batch: Batch, step: int) -> float:
-        """Take the gradient of this rank's part of a step; the mean loss of all of it, in nats."""
+        """Take the gradient of this rank's rows of a step; the mean loss of all of it, in nats."""
         inputs, targets, documents = (torch.from_numpy(a) for a in (batch.inputs, batch.targets, batch.documents))
         if not self.settings.separate_documents:
             documents = torch.zeros_like(documents)
