@@ -40,6 +40,7 @@ def real(wanted):
     return dryrun.steps(wanted, Tracker(), contextlib.nullcontext())
 
 
+SOAK = ("dp2 ep2", "cp2 ep2", "dp4 ep2", "cp2 replicas2")
 CUT = {
     "dp4 ep2": {"dp": 4, "ep": 2},
     "tp2 dp2": {"tp": 2, "dp": 2},
@@ -48,7 +49,12 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize("name", CUT)
+def _mostly(layouts):
+    """All layouts, some of them in the longer proofs alone."""
+    return [pytest.param(name, marks=pytest.mark.soak if name in SOAK else ()) for name in layouts]
+
+
+@pytest.mark.parametrize("name", _mostly(CUT))
 def test_the_closed_form_counts_what_the_code_does(name):
     wanted = dataclasses.replace(task(CUT[name]), kernels=True)
     job = Job(
@@ -70,7 +76,7 @@ def test_the_closed_form_counts_what_the_code_does(name):
                 assert sum(flow.bytes for flow in flows if flow.kind == kind) == pytest.approx(size, rel=0.02), kind
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", _mostly(LAYOUTS))
 def test_played_ranks_are_as_real_ones(name):
     wanted = task(LAYOUTS[name])
     truth = run(wanted.layout.ranks, real, wanted)

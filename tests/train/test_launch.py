@@ -182,6 +182,7 @@ def test_an_error_of_the_user_is_told_once_and_not_tried_again(start):
     assert "Traceback" not in told
 
 
+@pytest.mark.soak
 def test_an_error_of_the_program_is_tried_again_and_named(start, undisturbed):
     fault = "if step == 3 and not os.path.exists('{}'): open('{}', 'w'); raise ValueError('a bad day')"
     mark = "/tmp/yatsude-test-" + str(os.getpid())

@@ -170,6 +170,7 @@ def test_a_manifest_is_one_that_kubernetes_knows():
     assert "secret" not in json.dumps([settings, service, jobs]).lower()
 
 
+@pytest.mark.soak
 def test_the_command_of_a_manifest_trains_in_its_pods(cluster, port):
     """With the names that JobSet gives to pods standing for this machine, and its mounts for folders of it."""
     _, _, jobs = manifest("--port", port)
