@@ -99,7 +99,7 @@ def started(tokens, run, *sets, planted=""):
     run.mkdir(exist_ok=True)
     if not (run / "tokenizer").exists():
         (run / "tokenizer").symlink_to(tokens)
-    (run / "sitecustomize.py").write_text(textwrap.dedent(SLOW + planted))
+    (run / "sitecustomize.py").write_text(SLOW + textwrap.dedent(planted))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(run), *sys.path])}
     words = [word for one in (*SETS, *sets) for word in ("--set", one)]
     command = [sys.executable, "-m", "yatsude.cli", "train", "--run", str(run), *words]
@@ -270,6 +270,7 @@ def beat(step=4, phase="gradient", count=1, waits=True):
         ([beat(count=2), beat(count=1)], {1: "answers no more"}),
         ([beat(step=3, count=2), beat(count=2)], {0: "is behind"}),
         ([beat(phase="norm", count=2), beat(count=2)], {1: "is behind"}),
+        ([beat(phase="gradient", count=2), beat(phase="between steps", count=2)], {1: "is behind"}),
         ([beat(count=2), beat(count=2, waits=False)], {1: "waits for no other rank"}),
         ([beat(count=2), beat(count=2)], {}),
     ],
@@ -317,7 +318,7 @@ KILLS = 20
 @pytest.mark.soak
 def test_ranks_killed_twenty_times_at_random_leave_no_trace(tokens, tmp_path):
     """Half of the times while they start, half in a step or a state. The job gets over it by itself, each time."""
-    sets = ["parallel.dp=2", "parallel.ep=2", "train.steps=40", "train.checkpoint_steps=1", "launch.restarts=20"]
+    sets = ["parallel.dp=2", "parallel.ep=2", "train.steps=160", "train.checkpoint_steps=1", "launch.restarts=20"]
     begin = time.monotonic()
     whole = started(tokens, tmp_path / "whole", *sets)
     whole.reaches(1)
@@ -328,7 +329,7 @@ def test_ranks_killed_twenty_times_at_random_leave_no_trace(tokens, tmp_path):
     for kill in range(KILLS):
         if kill % 2:
             job.reaches(job.newest + 1)
-            time.sleep(pick.uniform(0, 1.2 * trains / KILLS))
+            time.sleep(pick.uniform(0, 0.6 * trains / KILLS))
         else:
             time.sleep(pick.uniform(0, starts))
         while not (children := job.children):

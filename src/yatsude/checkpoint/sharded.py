@@ -28,7 +28,7 @@ from yatsude.files import sha256_of
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import stored
 
-__all__ = ["InShards", "Piece", "Sharded", "Sums", "Writer", "complete", "write"]
+__all__ = ["InShards", "Piece", "Sharded", "Sums", "Writer", "complete", "refuse_damaged", "write"]
 
 Box = tuple[slice, ...]
 Piece = tuple[str, tuple[int, ...], Box, Tensor]
@@ -100,6 +100,18 @@ class Writer:
         return copy.copy_(tensor.detach(), non_blocking=True)
 
 
+def refuse_damaged(folder: Path, rank: int = 0, ranks: int = 1) -> None:
+    """Refuse a folder whose files are not what was written; each of several ranks looks at its share of them."""
+    try:
+        sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        raise CheckpointError(f"{folder} is no complete checkpoint; start from an earlier one") from None
+    for name in sorted(sums)[rank::ranks]:
+        path, (size, digest) = folder / name, sums[name]
+        if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
+            raise CheckpointError(f"{path} is not what was written; start from an earlier checkpoint")
+
+
 class Sharded:
     """A state that is whole: every tensor in it is covered by its pieces, and its files are what was written.
 
@@ -109,7 +121,7 @@ class Sharded:
     def __init__(self, folder: Path, check: bool = True) -> None:
         self.folder = folder
         if check:
-            self._check()
+            refuse_damaged(folder)
         self.page: dict[str, Any] = json.loads((folder / PAGE).read_text(encoding="utf-8"))
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Name -> shape of the whole tensor."""
@@ -167,17 +179,6 @@ class Sharded:
             held = sum(math.prod(side.stop - side.start for side in box) for box, _, _ in self._pieces[name])
             if held != math.prod(shape):
                 raise CheckpointError(f"{self.folder}: pieces of {name} are {held:,} numbers of {math.prod(shape):,}")
-
-    def _check(self) -> None:
-        """Every file must be what was written."""
-        try:
-            sums = json.loads((self.folder / COMPLETE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            raise CheckpointError(f"{self.folder} is no complete checkpoint; start from an earlier one") from None
-        for name, (size, digest) in sums.items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
-                raise CheckpointError(f"{path} is not what was written; start from an earlier checkpoint")
 
 
 class InShards:

@@ -88,15 +88,13 @@ def manifest(
     limits = "".join(f"\n                  {key}: {value}" for key, value in resources.items() if value is not None)
     asked = f"\n              resources:\n                limits:{limits}" if limits else ""
     words = " ".join([*nodes.command, f"--set launch.rendezvous={name}-node-0-0.{name}:{nodes.port}"])
-    inner = "\n".join(f"    {line}" if line else "" for line in recipe.splitlines())
     return f"""apiVersion: v1
 kind: ConfigMap
 metadata:
   name: {name}
   namespace: {namespace}
 data:
-  recipe.toml: |
-{inner}
+  recipe.toml: {json.dumps(recipe)}
 ---
 apiVersion: v1
 kind: Service

@@ -19,6 +19,7 @@ from yatsude.spec.hardware import accelerator
 from yatsude.spec.info import find
 from yatsude.spec.presets import PRESETS
 from yatsude.spec.settings import ModelSettings
+from yatsude.train.settings import LoopSettings, OptimizerSettings
 
 __all__ = ["BELOW", "command"]
 
@@ -95,7 +96,9 @@ def command(
     if out:
         _write(out, job, best, preset, told.steps, faults)
     if dry_run:
-        plan_dry.show(job, best.layout)
+        update = OptimizerSettings(muon=job.optimizer == "muon", states=job.states)
+        train = LoopSettings(sequences_per_step=job.batch, sequence_length=job.sequence, optimizer=update)
+        plan_dry.show(job, best.layout, train)
 
 
 def _print(job: Job, found: Found, best: Plan) -> None:

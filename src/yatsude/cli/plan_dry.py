@@ -18,6 +18,7 @@ from yatsude.progress import bar, say
 from yatsude.spec.hardware import accelerator
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import resolve
+from yatsude.train.settings import LoopSettings
 
 if TYPE_CHECKING:  # a plan alone loads no torch
     from yatsude.train.dryrun import Dry
@@ -49,25 +50,20 @@ def command(
         optimizer="muon" if train.optimizer.muon else "adamw",
         states=train.optimizer.states,
         imbalance=imbalance,
+        precision="fp8" if train.precision == "fp8" else "bf16",
     )
-    show(job, layout, rank or ())
+    show(job, layout, train, rank or ())
 
 
-def show(job: Job, layout: ParallelSettings, ranks: Sequence[int] = ()) -> None:
+def show(job: Job, layout: ParallelSettings, train: LoopSettings, ranks: Sequence[int] = ()) -> None:
     """Play ranks, print what each takes beside the closed form, and how far that was off."""
     from yatsude.train.dryrun import Task, dry_run, stage_ranks  # noqa: PLC0415
-    from yatsude.train.settings import LoopSettings, OptimizerSettings  # noqa: PLC0415
 
     refuse(job, layout)
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
     if job.precision == "fp8":
-        say("the dry run is of bf16 products: training has no others so far")
-    train = LoopSettings(
-        sequences_per_step=job.batch,
-        sequence_length=job.sequence,
-        optimizer=OptimizerSettings(muon=job.optimizer == "muon", states=job.states),
-    )
+        say("products in FP8 are not played; the dry run is of bf16")
     task = Task(config=job.config, train=train, layout=layout, imbalance=job.imbalance)
     ranks = ranks or stage_ranks(layout)
     each = layout.replicas * layout.shard_ranks

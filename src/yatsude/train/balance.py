@@ -11,8 +11,16 @@ from torch import Tensor
 
 from yatsude.model.router import Penalties
 from yatsude.model.transformer import Transformer
+from yatsude.train.settings import LoopSettings
 
-__all__ = ["balance", "penalise"]
+__all__ = ["balance", "penalise", "penalties_of"]
+
+
+def penalties_of(settings: LoopSettings) -> Penalties | None:
+    """Auxiliary losses that a run has, before it is known of how many sequences they are means; none if it has none."""
+    if not (settings.sequence_balance or settings.router_z):
+        return None
+    return Penalties(sequence=settings.sequence_balance, z=settings.router_z)
 
 
 def _local(loads_LE: Tensor) -> Tensor:

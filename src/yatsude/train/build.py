@@ -112,6 +112,8 @@ def build(
     feed = Feed(shards, settings.sequence_length, settings.seed)
     base = Path(settings.base) if settings.base else None
     config = _shape(model, settings, tokens, shards.vocab_size)
+    if parallel is None:
+        _fits(config)
     if restart and _leads(parallel):
         forget(folder)
     sections = {"model": model, STAGE: settings}
@@ -183,7 +185,6 @@ def _shape(model: ModelSettings, settings: TrainSettings, tokens: Path, vocab_si
         config = dataclasses.replace(config, num_nextn_predict_layers=0)
     _reaches(config, settings.sequence_length)
     counts = count(config)
-    _fits(counts.total + counts.mtp)
     say(f"model: {counts.total / 1e6:.1f} M parameters, {counts.active / 1e6:.1f} M of them active for a token")
     return config
 
@@ -227,13 +228,15 @@ def has_bigram_start(model: ModelConfig, settings: TrainSettings) -> bool:
     return settings.bigram_start and not settings.base and not model.tie_word_embeddings
 
 
-def _fits(parameters: int) -> None:
-    """Refuse a model that this machine cannot hold while it is trained."""
+def _fits(config: ModelConfig) -> None:
+    """Refuse a model that one process on this machine cannot hold while it is trained."""
+    counts = count(config)
+    parameters = counts.total + counts.mtp
     need, have = parameters * BYTES_PER_PARAMETER / 1e9, memory() / 1e9
     if 0 < have < need:
         raise MachineError(
             f"training {parameters / 1e6:,.0f} M parameters takes {need:,.0f} GB of memory, this machine has"
-            f" {have:,.0f}; choose a smaller model.preset"
+            f" {have:,.0f}; choose a smaller model.preset, or cut it over ranks, see [parallel]"
         )
 
 

@@ -27,7 +27,7 @@ from yatsude.parallel.job import Job, local
 from yatsude.parallel.mesh import Mesh
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
-from yatsude.train.balance import balance
+from yatsude.train.balance import balance, penalties_of
 from yatsude.train.settings import LoopSettings
 from yatsude.train.sharded import ShardedOptimizer
 from yatsude.train.stand_ins import EvenLocal, EvenRows, Undivided, fused
@@ -105,6 +105,7 @@ def steps(task: Task, tracker: Tracker, tensors: contextlib.AbstractContextManag
         length=train.sequence_length,
         dtype=task.dtype,
         ahead_weight=train.mtp_weight,
+        penalties=penalties_of(train),
     )
     with _standing_in(task, job, tracker), tensors, tracker:
         job.allocate()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from yatsude.errors import YatsudeError
+from yatsude.files import new_file
 from yatsude.machine import cores, processor
 from yatsude.parallel.mesh import device_type
 from yatsude.plan.job import Job
@@ -142,7 +143,8 @@ def _measured(
     found = found and found | between
     if leads and found:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / NAME).write_text(json.dumps(page | found, indent=1) + "\n", encoding="utf-8")
+        with new_file(folder / NAME) as draft:
+            draft.write_text(json.dumps(page | found, indent=1) + "\n", encoding="utf-8")
     return found
 
 
@@ -153,7 +155,8 @@ def _read(path: Path, page: dict[str, Any]) -> dict[str, float]:
     except (OSError, ValueError):
         return {}
     same = isinstance(found, dict) and all(found.get(name) == value for name, value in page.items())
-    return {name: value for name, value in found.items() if name not in page} if same else {}
+    known = {field.name for field in dataclasses.fields(Rates)}
+    return {name: value for name, value in found.items() if name in known} if same else {}
 
 
 def _device(parallel: ParallelSettings | None) -> str:

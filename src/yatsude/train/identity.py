@@ -15,7 +15,7 @@ __all__ = ["Change", "Identity"]
 
 FREE = ("parallel", "checkpoint_steps", "keep_checkpoints", "keep_every", "keep_best", "spikes")
 """Sections and keys that may change: how a job is cut, which states are kept, what is done when a step goes wrong."""
-LATER = {"keep_every": 0, "keep_best": False, "spikes": 0}
+LATER = {"keep_every": 0, "keep_best": False, "spikes": 0, "optimizer.states": "fp32"}
 """Keys that came when states said their settings already: `digest` is without them, for those that do not."""
 
 
@@ -50,11 +50,7 @@ class Identity:
     def of(cls, sections: Mapping[str, Any], texts: Mapping[str, str]) -> "Identity":
         """Name a run by its settings and by the digests of what it reads, in the order they are given."""
         plain = {name: TypeAdapter(type(one)).dump_python(one, mode="json") for name, one in sections.items()}
-        old = {
-            name: {key: value for key, value in table.items() if key not in LATER or value != LATER[key]}
-            for name, table in plain.items()
-            if name not in FREE
-        }
+        old = {name: _without_later(table) for name, table in plain.items() if name not in FREE}
         text = json.dumps(old, sort_keys=True, ensure_ascii=False)
         settings = {
             name: TypeAdapter(type(one)).dump_python(type(one)(), mode="json") for name, one in sections.items()
@@ -110,6 +106,15 @@ def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _without_later(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A section without the keys of `LATER` that have their first value."""
+    return {
+        key: _without_later(value, f"{above}{key}.") if isinstance(value, dict) else value
+        for key, value in table.items()
+        if f"{above}{key}" not in LATER or value != LATER[f"{above}{key}"]
+    }
 
 
 def _above(key: str) -> list[str]:

@@ -69,6 +69,7 @@ def as_rank(
     own = client(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), f"pulse/{name}")
     if rank >= parallel.ranks:
         _wait_for_the_end(own)
+        raise SystemExit(0)
     limit = datetime.timedelta(seconds=max(TIMEOUT_S, 2 * PATIENCE * settings.hang_s))
     ranks = min(parallel.ranks, world)
     torch.distributed.init_process_group(
@@ -89,6 +90,8 @@ def as_rank(
         yield Place(parallel, pulse)
         if rank == 0:
             own.set("ended", "1")
+        else:
+            _wait_for_the_end(own)  # whose store this machine may have
     except BaseException as error:
         _tell(error)
         if isinstance(error, KeyboardInterrupt):
@@ -126,13 +129,12 @@ def _cut(parallel: ParallelSettings, settings: LaunchSettings, world: int, seque
 
 
 def _wait_for_the_end(store: PrefixStore) -> None:
-    """Stand by until the job has ended; should it fail, the agent ends this process and starts it again."""
+    """Wait until the first rank has ended the job; should it fail, the agent ends this process and starts it again."""
     parent = os.getppid()
     while not store.check(["ended"]):
         if os.getppid() != parent:
             os._exit(LOST)
-        time.sleep(1)
-    raise SystemExit(0)
+        time.sleep(0.2)
 
 
 def _together(store: PrefixStore, ranks: int) -> None:

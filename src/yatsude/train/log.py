@@ -14,6 +14,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Reader:
     def new(self) -> list[Line]:
         """Lines since the last call; at first those of the log's end. Raises OSError where there is no log."""
         with self.path.open("rb") as stream:
-            state = self.path.stat()
+            state = os.fstat(stream.fileno())
             if state.st_ino != self._file or state.st_size < self._place:
                 self._file, self._place = state.st_ino, max(state.st_size - TAIL, 0)
                 stream.seek(self._place)

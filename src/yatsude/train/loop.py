@@ -184,7 +184,8 @@ class Loop:
                     stopping = self.trainer.agree(stop.is_set())
                     self._settle(wait=False)
                     if stopping:
-                        done = self._save() and self._settle(wait=True)
+                        begun = self._save()
+                        done = self._settle(wait=True) and begun
                         here = f"step {self.step:,} of {steps:,}" if done else "the last good checkpoint"
                         raise KeyboardInterrupt(f"stopped at {here}")
                     if self._is_kept() or (better and self.settings.keep_best):

@@ -74,7 +74,8 @@ class Monitor:
         self._write(line)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file, with lines that waited for room if there is some now."""
+        self._flush()
         self._stream.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -82,6 +83,11 @@ class Monitor:
         if self._hear:
             self._hear(dict(line))
         self._waiting += (json.dumps(line) + "\n").encode()
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
         try:
             self._waiting = self._waiting[self._stream.write(self._waiting) :]
         except OSError as error:

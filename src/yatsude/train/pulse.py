@@ -235,7 +235,7 @@ def behind(before: Mapping[int, Beat], after: Mapping[int, Beat]) -> list[tuple[
 
 
 def _order(phase: str) -> int:
-    return STEP.index(phase) if phase in STEP else len(STEP)
+    return STEP.index(phase) if phase in STEP else -1  # whatever else there is comes before a step
 
 
 def _named(late: Sequence[tuple[int, Beat, str]], ranks: int) -> str:

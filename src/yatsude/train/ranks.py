@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint import hf, state
-from yatsude.checkpoint.sharded import InShards, Piece, Sharded
+from yatsude.checkpoint.sharded import InShards, Piece, Sharded, refuse_damaged
 from yatsude.errors import CheckpointError
-from yatsude.model.router import Penalties
+from yatsude.machine import memory
 from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
@@ -23,10 +23,11 @@ from yatsude.parallel.job import Job, Read, local
 from yatsude.parallel.mesh import Mesh
 from yatsude.progress import say
 from yatsude.spec.config import ModelConfig
+from yatsude.spec.counts import count
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.stored import stored, tensors
 from yatsude.train.ahead import shifted
-from yatsude.train.balance import balance
+from yatsude.train.balance import balance, penalties_of
 from yatsude.train.feed import Batch
 from yatsude.train.loop import Written
 from yatsude.train.nonfinite import LAST, Find, lost_weights, watched
@@ -59,7 +60,6 @@ class Ranks:
         self.settings, self.config, self.folder = settings, config, folder
         self.mesh = Mesh(parallel)
         self.leads = torch.distributed.get_rank() == 0
-        penalties = Penalties(sequence=settings.sequence_balance, z=settings.router_z)
         self.job = Job(
             config,
             self.mesh,
@@ -68,7 +68,7 @@ class Ranks:
             dtype=dtype,
             master=torch.promote_types(dtype, torch.float32),
             ahead_weight=settings.mtp_weight,
-            penalties=penalties if settings.sequence_balance or settings.router_z else None,
+            penalties=penalties_of(settings),
             float8=settings.precision == "fp8",
         )
         self.job.allocate()
@@ -157,6 +157,11 @@ class Ranks:
 
     def score(self, evaluate: Callable[[Transformer], Score]) -> Score | None:
         """Let rank 0 put the model together and score it; a model that fits on no machine is not scored."""
+        counts = count(self.config)
+        need, have = 4 * (counts.total + counts.mtp), shared(memory())
+        if 0 < have < need:
+            say(f"not scored: the model takes {need / 1e9:,.0f} GB, the first rank's machine has {have / 1e9:,.0f}")
+            return None
         place, found = self.folder / SCRATCH, None
         scratch = Saving()
         scratch.begin(place, {}, self._pieces(moments=False))
@@ -187,12 +192,19 @@ class Ranks:
 
     def latest(self, checkpoints: Path) -> tuple[Any, dict[str, Any]] | None:
         """Find the newest good state."""
-        place = shared(_newest(checkpoints) if self.leads else None)
-        if place is None:
-            return None
-        found = Sharded(place, check=False)  # rank 0 has done so
-        self._saved = place
-        return found, found.page
+        steps: list[Path] = shared(state.steps(checkpoints) if self.leads else [])
+        for place in steps:
+            wrong = [error for error in everyones(_damage(place)) if error]
+            if not wrong:
+                self._saved = place
+                found = Sharded(place, check=False)
+                return found, found.page
+            say(f"{wrong[0]}; trying the one before it")
+        if steps:
+            raise CheckpointError(
+                f"none of the {len(steps)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
+            )
+        return None
 
     def restore(self, found: Sharded, steps: int) -> None:
         """Go on from a state, whatever the layout that wrote it."""
@@ -237,18 +249,11 @@ def _whole(source: InShards) -> Transformer:
     return model
 
 
-def _newest(checkpoints: Path) -> Path | None:
-    """The newest state that is as it was written."""
-    steps = state.steps(checkpoints)
-    for place in steps:
-        try:
-            Sharded(place)
-        except CheckpointError as error:
-            say(f"{error}; trying the one before it")
-        else:
-            return place
-    if steps:
-        raise CheckpointError(
-            f"none of the {len(steps)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
-        )
-    return None
+def _damage(place: Path) -> str:
+    """What is wrong with this rank's share of a state; nothing if it is as it was written."""
+    try:
+        refuse_damaged(place, torch.distributed.get_rank(), torch.distributed.get_world_size())
+        Sharded(place, check=False)
+    except CheckpointError as error:
+        return str(error)
+    return ""

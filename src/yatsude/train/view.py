@@ -56,10 +56,11 @@ class View:
 
     def __rich__(self) -> Group | Text:
         """What is drawn now."""
-        if not self._lines:
+        lines = list(self._lines)  # at once: others add to them meanwhile
+        if not lines:
             return Text(f"{self.title}: no step yet")
         table = Table.grid(padding=(0, 2))
-        for name, words in self._rows():
+        for name, words in self._rows(lines):
             table.add_row(Text(name, style="dim"), Text(words, no_wrap=True, overflow="ellipsis"))
         return Group(self._head(), table)
 
@@ -73,10 +74,10 @@ class View:
         head.add_row(f"{self.title}, step {last['step']:,}{of}", bar, share, f"{_clock(left)} left" if left else "")
         return head
 
-    def _rows(self) -> list[tuple[str, str]]:
-        last = self._lines[-1]
+    def _rows(self, lines: list[Line]) -> list[tuple[str, str]]:
+        last = lines[-1]
         machine = last.get("machine", {})
-        rows = [("loss", f"{last['loss']:.3f}  {sparkline([line['loss'] for line in self._lines])}")]
+        rows = [("loss", f"{last['loss']:.3f}  {sparkline([line['loss'] for line in lines])}")]
         if self._score:
             rows.append(("validation", f"{self._score['bits_per_character']:.3f} bits a character"))
         rows.append(("speed", self._speed(machine)))
@@ -89,7 +90,7 @@ class View:
             cuda = machine.get("cuda_memory")
             more = f", {cuda / 1e9:.2f} GB on the GPU" if cuda else ""
             rows.append(("memory", f"{memory / 1e9:.2f} GB, peak {machine['peak_memory'] / 1e9:.2f} GB{more}"))
-        return rows + [(f"step {note.get('step', '?')}", _words(note)) for note in self._notes]
+        return rows + [(f"step {note.get('step', '?')}", _words(note)) for note in list(self._notes)]
 
     def _speed(self, machine: Line) -> str:
         seconds = self._seconds()

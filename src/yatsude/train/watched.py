@@ -71,7 +71,7 @@ class Watched(Ranks):
             loads = super().balance()
         self._pulse.end_step()
         self._steps += 1
-        with self._pulse.phase("balance"):
+        with self._pulse.phase("looking for slow ranks"):
             self._tell_slow(self._slowness.step(time.thread_time() - self._busy))
         if self._steps == COUNTED:
             self._notes.append({"step": self._pulse.step, "traffic": self._tracker.lap().exchanged})
@@ -91,6 +91,11 @@ class Watched(Ranks):
         """What became of the state that was begun, once it is finished on all ranks."""
         with self._pulse.phase("saving"):
             return super().saved(wait)
+
+    def latest(self, checkpoints: Path) -> tuple[Any, dict[str, Any]] | None:
+        """Find the newest good state."""
+        with self._pulse.phase("looking at states"):
+            return super().latest(checkpoints)
 
     def restore(self, found: Sharded, steps: int) -> None:
         """Go on from a state, whatever the layout that wrote it."""
