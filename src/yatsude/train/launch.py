@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import signal
@@ -100,6 +101,8 @@ def as_rank(
             say(f"rank {rank} has lost another one: {str(error).split('] ', 1)[-1].split('. ')[0]}")
             pulse.close()
             os._exit(LOST)  # nothing is left to be tidied with those that are gone
+        if isinstance(error, YatsudeError) and _is_said(own, str(error)):
+            raise SystemExit(1) from None
         raise
     finally:
         pulse.close()
@@ -156,6 +159,14 @@ def _tell(error: BaseException) -> None:
         page = {"message": said, "said": said, "timestamp": int(time.time()), "final": isinstance(error, YatsudeError)}
         with contextlib.suppress(OSError), new_file(Path(path)) as draft:
             draft.write_text(json.dumps(page), encoding="utf-8")
+
+
+def _is_said(store: PrefixStore, message: str) -> bool:
+    """Whether another rank has said the same already: an error that all have is told once."""
+    try:
+        return store.add(f"said/{hashlib.sha256(message.encode()).hexdigest()}", 1) > 1
+    except RuntimeError:  # who had the store may have ended
+        return False
 
 
 def _is_loss(error: BaseException) -> bool:
