@@ -20,11 +20,12 @@ def test_pieces_sum_to_the_counts(name):
     assert all(piece.matrices <= piece.total for piece in found)
 
 
-def test_latents_and_routers_are_repeated_by_tensor_parallelism():
+def test_latents_routers_and_shared_experts_are_not_cut_by_tensor_parallelism():
     config = PRESETS["700b"]
     mixture = next(piece for piece in pieces(config) if piece.kind == "mixture")
     latents = 7168 * (1536 + 512 + 64) + 1536 + 512
-    assert mixture.whole == latents + 256 * 7168 + 2 * 7168
+    shared = 3 * 7168 * 2048
+    assert mixture.whole == latents + shared + 256 * 7168 + 2 * 7168
 
 
 @given(
