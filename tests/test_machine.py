@@ -19,9 +19,9 @@ def test_memory_is_what_the_system_says_or_nothing(monkeypatch):
 
 def test_what_a_process_holds_grows_with_what_it_takes():
     before, peak = machine.resident()
-    block = bytearray(b"x" * (64 << 20))
+    block = b"x" * (512 << 20)  # far more than was freed before and is kept for the next who asks
     now, most = machine.resident()
-    assert now - before > 60 << 20
+    assert now - before > 400 << 20
     assert most >= now
     assert peak >= before
     del block
