@@ -27,7 +27,7 @@ __all__ = ["Clock", "calibrate", "median_seconds", "wall"]
 
 Clock = Callable[[], float]
 
-SEQUENCE, ROWS = 256, 1024
+SEQUENCE, ROWS = 512, 1024
 """Tokens of the attention that is timed, and of a product at most."""
 FLOPS = 2.0**32
 """Of one timed product at most: a few hundredths of a second on a core, enough to keep a GPU busy."""
