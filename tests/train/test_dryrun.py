@@ -40,7 +40,7 @@ def real(wanted):
     return dryrun.steps(wanted, Tracker(), contextlib.nullcontext())
 
 
-SOAK = ("dp2 ep2", "cp2 ep2", "dp4 ep2", "cp2 replicas2")
+SOAK = ("dp2 ep2", "cp2 ep2", "pp2 replicas2", "dp4 ep2", "cp2 replicas2")
 CUT = {
     "dp4 ep2": {"dp": 4, "ep": 2},
     "tp2 dp2": {"tp": 2, "dp": 2},

@@ -81,6 +81,7 @@ def test_ranks_say_what_the_plan_says_of_them(start):
     assert counts["planned_step_seconds"] > 0
 
 
+@pytest.mark.soak
 def test_a_rank_that_is_killed_ends_the_job_and_another_layout_goes_on(start):
     long = "train.steps=24"
     whole = finished(start("whole", "parallel.dp=2", long))
