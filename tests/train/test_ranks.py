@@ -114,11 +114,10 @@ def test_ranks_with_other_settings_are_named(start):
         start("other", "parallel.dp=2", f"train.seed={rank}", environment={**place, "RANK": str(rank)})[1]
         for rank in range(2)
     ]
-    for process in ranks:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 1
-        assert "rank 1 has train = " in told
-        assert "start all ranks with one recipe" in told.replace("\n", " ")
+    told = "".join(process.communicate(timeout=120)[1] for process in ranks)
+    assert [process.returncode for process in ranks] == [1, 1]
+    assert told.count("rank 1 has train = ") == 1  # whichever comes first tells it, once on a machine
+    assert "start all ranks with one recipe" in told.replace("\n", " ")
 
 
 def test_a_state_of_one_process_is_not_one_of_ranks(start):

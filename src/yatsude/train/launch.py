@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -162,9 +163,9 @@ def _tell(error: BaseException) -> None:
 
 
 def _is_said(store: PrefixStore, message: str) -> bool:
-    """Whether another rank has said the same already: an error that all have is told once."""
+    """Whether another rank here has said the same already: an error that all have is told once on every machine."""
     try:
-        return store.add(f"said/{hashlib.sha256(message.encode()).hexdigest()}", 1) > 1
+        return store.add(f"said/{socket.gethostname()}/{hashlib.sha256(message.encode()).hexdigest()}", 1) > 1
     except RuntimeError:  # who had the store may have ended
         return False
 
