@@ -14,9 +14,9 @@ def choices(tokens, experts, chosen, seed):
 def mixed(x, chosen, weights, experts, apply):
     """Tokens through their experts, by the dispatcher."""
     dispatcher = LocalDispatcher()
-    rows, route = dispatcher.dispatch(x, chosen, experts)
+    rows, route = dispatcher.dispatch(x, weights, chosen, experts)
     parts = [apply(expert, part) for expert, part in enumerate(rows.split(route.counts_E.tolist()))]
-    return dispatcher.combine(torch.cat(parts), weights, route)
+    return dispatcher.combine(torch.cat(parts), route)
 
 
 def by_hand(x, chosen, weights, apply):
@@ -47,7 +47,7 @@ def test_equal_to_a_loop_over_tokens(tokens, experts, chosen, seed):
 
 def test_rows_lie_in_the_order_of_their_experts():
     chosen = choices(30, 5, 2, 0)
-    rows, route = LocalDispatcher().dispatch(torch.arange(30.0)[:, None], chosen, 5)
+    rows, route = LocalDispatcher().dispatch(torch.arange(30.0)[:, None], torch.ones(chosen.shape), chosen, 5)
     for expert, part in enumerate(rows.split(route.counts_E.tolist())):
         assert part[:, 0].tolist() == [n for n in range(30) if expert in chosen[n]]
 
@@ -55,7 +55,7 @@ def test_rows_lie_in_the_order_of_their_experts():
 def test_many_rows_are_filled_up_to_a_multiple():
     tokens = 5 * FEWEST // 2 + 3
     chosen = choices(tokens, 5, 2, 0)
-    rows, route = LocalDispatcher().dispatch(torch.arange(float(tokens))[:, None], chosen, 5)
+    rows, route = LocalDispatcher().dispatch(torch.arange(float(tokens))[:, None], torch.ones(chosen.shape), chosen, 5)
     assert len(rows) > 2 * tokens
     for expert, part in enumerate(rows.split(route.counts_E.tolist())):
         own = [n for n in range(tokens) if expert in chosen[n]]
@@ -66,7 +66,7 @@ def test_many_rows_are_filled_up_to_a_multiple():
 
 def test_an_expert_without_tokens_has_no_rows_to_fill():
     chosen = torch.zeros(4 * FEWEST, 1, dtype=torch.int64)
-    _, route = LocalDispatcher().dispatch(torch.rand(4 * FEWEST, 3), chosen, 4)
+    _, route = LocalDispatcher().dispatch(torch.rand(4 * FEWEST, 3), torch.ones(chosen.shape), chosen, 4)
     assert route.counts_E.tolist() == [4 * FEWEST, 0, 0, 0]
 
 

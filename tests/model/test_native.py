@@ -124,10 +124,10 @@ def test_dispatch_with_an_expert_nobody_chose(monkeypatch, dtype, tokens):
 
     def apply(x, weights):
         dispatcher = LocalDispatcher()
-        rows, route = dispatcher.dispatch(x, chosen, 5)
+        rows, route = dispatcher.dispatch(x, weights, chosen, 5)
         assert route.counts_E[-1] == 0
         weights = weights if x.dtype == torch.float64 else weights.float()
-        return dispatcher.combine(rows * rows, weights, route)
+        return dispatcher.combine(rows * rows, route)
 
     compare(monkeypatch, apply, [randn(tokens, 19, dtype=dtype), weights], dtype)
 

@@ -1,5 +1,7 @@
 """One layer: attention, then a dense feed-forward part or the mixture of experts, each after a norm and added back."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from yatsude.model.attention import Cache, Mask
@@ -24,15 +26,17 @@ class Mixture(nn.Module):
         self.experts = Experts(config)
         shared = config.moe_intermediate_size * config.n_shared_experts
         self.shared_experts = SwiGLU(config.hidden_size, shared) if shared else None
-        self.dispatcher: Dispatcher = LocalDispatcher()
+        self.dispatcher: Dispatcher[Any] = LocalDispatcher()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Map (B, T, D) to the same shape."""
         weights_NK, chosen_NK = self.gate(x_BTD)
-        rows_RD, route = self.dispatcher.dispatch(x_BTD.flatten(0, 1), chosen_NK, len(self.gate.load))
-        routed_ND = self.dispatcher.combine(self.experts(rows_RD, route.counts_E), weights_NK, route)
-        routed_BTD = routed_ND.view_as(x_BTD)
-        return routed_BTD if self.shared_experts is None else routed_BTD + self.shared_experts(x_BTD)
+        x_ND = x_BTD.flatten(0, 1)
+        sent, route = self.dispatcher.dispatch(x_ND, weights_NK, chosen_NK, len(self.gate.load))
+        shared_BTD = None if self.shared_experts is None else self.shared_experts(x_BTD)  # while rows travel
+        rows_RD = self.dispatcher.receive(sent, route)
+        routed_BTD = self.dispatcher.combine(self.experts(rows_RD, route.counts_E), route).view_as(x_BTD)
+        return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
 
 class Block(nn.Module):

@@ -10,22 +10,25 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from yatsude.model.block import Mixture
-from yatsude.model.dispatch import LocalDispatcher, Route
-from yatsude.parallel.collectives import exchanged
+from yatsude.model.dispatch import LocalDispatcher, LocalRoute, Route
+from yatsude.parallel.collectives import Exchange
+from yatsude.parallel.deepep import DeepEP
 from yatsude.parallel.place import Cut, keep
+from yatsude.spec.parallel import Dispatch
 
-__all__ = ["AllToAll", "deal"]
+__all__ = ["AllToAll", "FarRoute", "deal"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Travelled(Route):
-    """A route over ranks: `counts_E` are the rows that came to this rank's experts, the rest is of those it sent."""
+class FarRoute(Route):
+    """A route over ranks."""
 
-    sent: Route
+    here: LocalRoute
+    """Of the rows that this rank sends, sorted by expert."""
+    there: Exchange
     order_R: Tensor
-    """Of the rows that came, by rank and expert, those by expert."""
-    take: list[int]
-    give: list[int]
+    """Of the rows that come, by rank and expert, those by expert."""
+    back: Exchange
 
 
 class AllToAll:
@@ -34,29 +37,31 @@ class AllToAll:
     def __init__(self, mesh: DeviceMesh) -> None:
         self.mesh, self.local = mesh, LocalDispatcher(multiple=1)
 
-    def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
-        """Rows for the experts of this rank, sorted by expert, and the way back."""
-        rows_RD, route = self.local.dispatch(x_ND, chosen_NK, experts)
-        ranks = self.mesh.size()
-        mine_PL = route.counts_E.view(ranks, -1)
+    def dispatch(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, FarRoute]:
+        """Send rows to the ranks that hold their experts; a ticket for those that come, and their route."""
+        rows_RD, here = self.local.dispatch(x_ND, weights_NK, chosen_NK, experts)
+        mine_PL = here.counts_E.view(self.mesh.size(), -1)
         theirs_PL = exchanged_counts(mine_PL, self.mesh)
         give, take = self.sizes(mine_PL, theirs_PL)
-        came_RD = exchanged(rows_RD, take, give, self.mesh)
-        order = _by_expert(theirs_PL, len(came_RD))
-        there = Travelled(route.token_R, route.row_NK, theirs_PL.sum(0), route, order, take, give)
-        return came_RD.index_select(0, order), there
+        there, back = Exchange(take, give, self.mesh), Exchange(give, take, self.mesh)
+        ticket = there.leave(rows_RD)
+        return ticket, FarRoute(theirs_PL.sum(0), here, there, _by_expert(theirs_PL, sum(take)), back)
+
+    def receive(self, sent: Tensor, route: FarRoute) -> Tensor:
+        """Rows for the experts of this rank, sorted by expert, once they have come."""
+        (rows_RD,) = route.there.arrive(sent)
+        return rows_RD.index_select(0, route.order_R)
 
     def sizes(self, mine_PL: Tensor, theirs_PL: Tensor) -> tuple[list[int], list[int]]:
         """Rows to give to each rank and to take from it: all that the CPU must know."""
         give, take = torch.stack((mine_PL.sum(1), theirs_PL.sum(1))).tolist()
         return give, take
 
-    def combine(self, y_RD: Tensor, weights_NK: Tensor, route: Route) -> Tensor:
+    def combine(self, y_RD: Tensor, route: FarRoute) -> Tensor:
         """Weighted sum of each token's rows, shape (N, D), once they have come back."""
-        assert isinstance(route, Travelled), "made by dispatch"
         by_rank = y_RD.index_select(0, torch.argsort(route.order_R))
-        back = exchanged(by_rank, route.give, route.take, self.mesh)
-        return self.local.combine(back, weights_NK, route.sent)
+        (rows_RD,) = route.back.arrive(route.back.leave(by_rank))
+        return self.local.combine(rows_RD, route.here)
 
 
 def exchanged_counts(mine_PL: Tensor, mesh: DeviceMesh) -> Tensor:
@@ -66,13 +71,13 @@ def exchanged_counts(mine_PL: Tensor, mesh: DeviceMesh) -> Tensor:
     return theirs
 
 
-def deal(mixture: Mixture, mesh: DeviceMesh) -> None:
+def deal(mixture: Mixture, mesh: DeviceMesh, how: Dispatch) -> None:
     """Keep this rank's share of the experts, and let rows travel."""
     if mesh.size() == 1:
         return
     for name, _ in list(mixture.experts.named_parameters()):
         keep(mixture.experts, name, Cut(0, 1, mesh.get_local_rank(), mesh.size()))
-    mixture.dispatcher = AllToAll(mesh)
+    mixture.dispatcher = DeepEP(mesh) if how == "deepep" else AllToAll(mesh)
 
 
 def _by_expert(counts_PL: Tensor, rows: int) -> Tensor:

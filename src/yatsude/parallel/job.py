@@ -13,6 +13,7 @@ from yatsude.model.block import Mixture
 from yatsude.model.loss import IGNORED
 from yatsude.model.router import Penalties
 from yatsude.model.transformer import Transformer
+from yatsude.parallel import deepep
 from yatsude.parallel.collectives import summed
 from yatsude.parallel.context import Context
 from yatsude.parallel.expert import deal
@@ -59,6 +60,8 @@ class Job:
     ) -> None:
         settings = mesh.settings
         _refuse(config, settings, penalties)
+        if settings.dispatch == "deepep" and settings.ep > 1:
+            deepep.needed(mesh.device, dtype)
         self.config, self.mesh, self.context, self.float8 = config, mesh, Context(mesh, length), float8
         micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
         parts = settings.batch_ranks * micro_batches
@@ -243,7 +246,7 @@ class Job:
         for block in blocks_of(stage):
             modules += cut(block, self.mesh.tp)
             if isinstance(block.mlp, Mixture):
-                deal(block.mlp, self.mesh.ep)
+                deal(block.mlp, self.mesh.ep, settings.dispatch)
             if self.float8:
                 in_float8(block)
             recompute(block, settings.recompute)

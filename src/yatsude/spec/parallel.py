@@ -13,10 +13,11 @@ from typing import Literal
 
 from yatsude.errors import RecipeError
 
-__all__ = ["ParallelSettings", "Recompute", "Schedule"]
+__all__ = ["Dispatch", "ParallelSettings", "Recompute", "Schedule"]
 
 Schedule = Literal["1f1b", "interleaved", "zero-bubble", "zbv", "dualpipev"]
 Recompute = Literal["none", "selective", "full"]
+Dispatch = Literal["all-to-all", "deepep"]
 
 SPLIT_BACKWARD: tuple[Schedule, ...] = ("zero-bubble", "zbv", "dualpipev")
 """Schedules in which the gradients of inputs and of weights are two steps."""
@@ -47,6 +48,8 @@ class ParallelSettings:
     """Parts that a rank's sequences of a step go through the pipeline in; 0: twice as many as stages."""
     recompute: Recompute = "none"
     """What the backward pass computes again: nothing, attention (its queries, keys and values), or whole layers."""
+    dispatch: Dispatch = "all-to-all"
+    """By what rows travel to their experts: PyTorch's own exchange, or the library DeepEP."""
     offload: bool = False
     """Whether weights and optimizer wait in the memory of the CPU."""
 

@@ -18,6 +18,7 @@ from yatsude.machine import memory
 from yatsude.model.router_stats import bias_ranges
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
+from yatsude.parallel import deepep
 from yatsude.parallel.collectives import summed
 from yatsude.parallel.job import Job, Read, local
 from yatsude.parallel.mesh import Mesh
@@ -71,6 +72,8 @@ class Ranks:
             penalties=penalties_of(settings),
             float8=settings.precision == "fp8",
         )
+        if announced := deepep.announced(parallel, self.mesh.device):
+            say(announced)
         self.job.allocate()
         self.job.fill(start)
         self.job.fill_biases(start)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from yatsude.model.attention import Mask, dense
-from yatsude.model.dispatch import LocalDispatcher, Route
+from yatsude.model.dispatch import LocalDispatcher, LocalRoute
 from yatsude.model.documents import Documents
-from yatsude.parallel.expert import AllToAll
+from yatsude.parallel.expert import AllToAll, FarRoute
 
 __all__ = ["EvenLocal", "EvenRows", "Undivided", "fused"]
 
@@ -23,9 +23,9 @@ __all__ = ["EvenLocal", "EvenRows", "Undivided", "fused"]
 class EvenLocal(LocalDispatcher):
     """All experts live here, and get equally many rows."""
 
-    def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
+    def dispatch(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, LocalRoute]:
         """Rows by turns to all experts."""
-        return super().dispatch(x_ND, _by_turns(chosen_NK, experts), experts)
+        return super().dispatch(x_ND, weights_NK, _by_turns(chosen_NK, experts), experts)
 
     def rows(self, chosen: Tensor, filled_E: Tensor, multiple: int) -> int:
         """How many rows there are: no tensor has to be asked."""
@@ -40,10 +40,10 @@ class EvenRows(AllToAll):
         super().__init__(mesh)
         self.imbalance = imbalance
 
-    def dispatch(self, x_ND: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, Route]:
+    def dispatch(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor, experts: int) -> tuple[Tensor, FarRoute]:
         """Rows by turns to all experts, and with them to all ranks."""
         self._each = chosen_NK.numel() // self.mesh.size()
-        return super().dispatch(x_ND, _by_turns(chosen_NK, experts), experts)
+        return super().dispatch(x_ND, weights_NK, _by_turns(chosen_NK, experts), experts)
 
     def sizes(self, mine_PL: Tensor, theirs_PL: Tensor) -> tuple[list[int], list[int]]:
         """What is given and taken: no tensor has to be asked."""
