@@ -10,7 +10,7 @@ from yatsude.spec.presets import preset
 
 
 def rounded(x):
-    numbers, scale = float8._rows(x)
+    numbers, scale = float8.rows(x)
     return numbers.float() * scale
 
 

@@ -97,7 +97,12 @@ def command(
         _write(out, job, best, preset, told.steps, faults)
     if dry_run:
         update = OptimizerSettings(muon=job.optimizer == "muon", states=job.states)
-        train = LoopSettings(sequences_per_step=job.batch, sequence_length=job.sequence, optimizer=update)
+        train = LoopSettings(
+            sequences_per_step=job.batch,
+            sequence_length=job.sequence,
+            optimizer=update,
+            precision="fp8" if job.precision == "fp8" else "auto",
+        )
         plan_dry.show(job, best.layout, train)
 
 

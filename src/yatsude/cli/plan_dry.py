@@ -14,7 +14,7 @@ from yatsude.plan.refuse import refuse
 from yatsude.plan.screen import axes, table
 from yatsude.plan.step import flops
 from yatsude.plan.traffic import traffic
-from yatsude.progress import bar, say
+from yatsude.progress import bar
 from yatsude.spec.hardware import accelerator
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import resolve
@@ -62,8 +62,6 @@ def show(job: Job, layout: ParallelSettings, train: LoopSettings, ranks: Sequenc
     refuse(job, layout)
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
-    if job.precision == "fp8":
-        say("products in FP8 are not played; the dry run is of bf16")
     task = Task(config=job.config, train=train, layout=layout, imbalance=job.imbalance)
     ranks = ranks or stage_ranks(layout)
     each = layout.replicas * layout.shard_ranks

@@ -16,7 +16,7 @@ from yatsude.model.block import Block
 from yatsude.model.experts import Experts, grouped_product
 from yatsude.model.float8 import LARGEST
 
-__all__ = ["in_float8"]
+__all__ = ["in_float8", "rows", "scaled_grouped"]
 
 MULTIPLE = 16
 """Of rows and columns of a matrix that the hardware's product takes."""
@@ -69,37 +69,38 @@ class _GroupedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_RI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
         ctx.save_for_backward(x_RI, weight_EOI, counts_E)
-        return _scaled_grouped(x_RI, weight_EOI, counts_E)
+        return scaled_grouped(x_RI, weight_EOI, counts_E)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_RI, weight_EOI, counts_E = ctx.saved_tensors
         grad_RO = grads[0].contiguous()
         inputs, weights, _ = ctx.needs_input_grad
-        grad_x = _scaled_grouped(grad_RO, weight_EOI.transpose(1, 2), counts_E) if inputs else None
+        grad_x = scaled_grouped(grad_RO, weight_EOI.transpose(1, 2), counts_E) if inputs else None
         ends_E = counts_E.cumsum(0).to(torch.int32)
         return grad_x, functional.grouped_mm(grad_RO.t(), x_RI, offs=ends_E) if weights else None, None
 
 
 def _scaled(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-    x, x_scale = _rows(x_NI)
-    weight, scale = _rows(weight_OI)
+    x, x_scale = rows(x_NI)
+    weight, scale = rows(weight_OI)
     return torch._scaled_mm(x, weight.t(), scale_a=x_scale, scale_b=scale.t(), out_dtype=x_NI.dtype)
 
 
-def _scaled_grouped(x_RI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
+def scaled_grouped(x_RI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tensor:
+    """Each expert's rows (R, I) times its weight (E, O, I) transposed, both cast: (R, O)."""
     if x_RI.device.type == "cpu":  # PyTorch has no such product there
         groups = zip(x_RI.split(counts_E.tolist()), weight_EOI.unbind(0), strict=True)
         return torch.cat([_scaled(x, weight) if len(x) else x @ weight.t() for x, weight in groups])
-    x, x_scale = _rows(x_RI)
-    weight, scale = _rows(weight_EOI)
+    x, x_scale = rows(x_RI)
+    weight, scale = rows(weight_EOI)
     ends_E = counts_E.cumsum(0).to(torch.int32)
     return torch._scaled_grouped_mm(
         x, weight.transpose(1, 2), x_scale[:, 0], scale[..., 0], offs=ends_E, out_dtype=x_RI.dtype
     )
 
 
-def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers of e4m3, and a float32 scale a row, so that the largest of each row is as large as e4m3 can be."""
     scale = x.detach().abs().amax(-1, keepdim=True).float().clamp_min(1e-12) / LARGEST
     return (x.float() / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).contiguous(), scale

@@ -30,7 +30,7 @@ from yatsude.spec.parallel import ParallelSettings
 from yatsude.train.balance import balance, penalties_of
 from yatsude.train.settings import LoopSettings
 from yatsude.train.sharded import ShardedOptimizer
-from yatsude.train.stand_ins import EvenLocal, EvenRows, Undivided, fused
+from yatsude.train.stand_ins import EvenLocal, EvenRows, Undivided, fused, narrow
 from yatsude.train.tracker import Counts, Tracker
 
 __all__ = ["Dry", "Task", "dry_run", "stage_ranks", "steps"]
@@ -106,6 +106,7 @@ def steps(task: Task, tracker: Tracker, tensors: contextlib.AbstractContextManag
         dtype=task.dtype,
         ahead_weight=train.mtp_weight,
         penalties=penalties_of(train),
+        float8=train.precision == "fp8",
     )
     with _standing_in(task, job, tracker), tensors, tracker:
         job.allocate()
@@ -134,6 +135,7 @@ def _standing_in(task: Task, job: Job, tracker: Tracker) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(library.aside())
         stack.enter_context(mock.patch("yatsude.parallel.stage.Documents", Undivided))
+        stack.enter_context(mock.patch("yatsude.parallel.float8.scaled_grouped", narrow(tracker.count)))
         if task.kernels:
             for part in ("mla", "gqa"):
                 stack.enter_context(mock.patch(f"yatsude.model.{part}.attend", fused(tracker.count)))

@@ -18,7 +18,17 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["Counts", "Tracker"]
 
-PRODUCTS = {"mm": 0, "bmm": 0, "_grouped_mm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "baddbmm_": 1, "mv": 0}
+PRODUCTS = {
+    "mm": 0,
+    "bmm": 0,
+    "_grouped_mm": 0,
+    "_scaled_mm": 0,
+    "addmm": 1,
+    "addmm_": 1,
+    "baddbmm": 1,
+    "baddbmm_": 1,
+    "mv": 0,
+}
 """Products of matrices, and where their first factor stands among the arguments."""
 EXCHANGES = {
     "all_gather_into_tensor": ("all-gather", "out"),
