@@ -1,8 +1,9 @@
 """Whether all ranks of a job get on: each tells where it is, in the job's store; a job that hangs is ended, with names.
 
 A thread of its own writes a rank's place every second or two, so that its number of beats grows as long as the process
-runs at all. If a rank gets nowhere for longer than a job may, the first to see it looks at the places of all, names
-those that are behind, and all write the stacks of their threads into the run's folder and end.
+runs at all. If a rank gets nowhere for longer than a job may, or the next rank gives no sign of life for a minute, the
+first to see it looks at the places of all, names those that are behind, and all write the stacks of their threads into
+the run's folder and end. Without the store all end too: their exchanges might wait for ever for who had it.
 """
 
 import contextlib
@@ -43,6 +44,10 @@ STEP = ("gradient", "norm", "update", "balance")
 END = "end"
 """The finished model is written by rank 0 alone; the others are done."""
 FOLDER = "hangs"
+SILENT_S = 60.0
+"""Without a beat: a process that is stopped, or a machine that is gone. Exchanges between GPUs would wait much longer."""
+GRACE_S = 10.0
+"""For a rank whose store is gone to end by itself, with an error of its own."""
 STORE_S = 60
 ROUND = "YATSUDE_ROUND"
 """Tells the ranks the name of this start, one and the same on all machines: what they keep in the store is under it."""
@@ -81,6 +86,7 @@ class Pulse:
         self._since, self._count = time.monotonic(), 0
         self._durations: deque[float] = deque(maxlen=50)
         self._begun: float | None = None
+        self._next, self._heard = b"", time.monotonic()
         self._main, self._parent = threading.main_thread().ident, os.getppid()
         self._closed = threading.Event()
         self._writing = threading.Lock()
@@ -150,25 +156,36 @@ class Pulse:
                 now = time.monotonic()
                 if now - last > 4 * interval:
                     self._since += now - last  # this process itself was stopped, or starved
+                    self._heard = now
                 last = now
                 if "GROUP_RANK" in os.environ and os.getppid() != self._parent:
                     os._exit(LOST)  # whoever has started this rank is gone and would not start it again
                 self.tell()
-                if now - self._since > self.limit_s or self._store.check(["hang"]):
-                    self._end(interval)
-        except (DistStoreError, RuntimeError):
-            return  # the store is gone, and the job with it: its own operations tell why
+                if self._is_silent(now):
+                    self._end(interval, f"no sign of life for {SILENT_S:.3g} s")
+                elif now - self._since > self.limit_s or self._store.check(["hang"]):
+                    self._end(interval, f"no step was finished for {self.limit_s:.3g} s")
+        except (DistStoreError, RuntimeError):  # the store is gone, and the job with it: its own exchanges tell why
+            if not self._closed.wait(GRACE_S):
+                os._exit(LOST)
 
-    def _end(self, interval: float) -> None:
+    def _is_silent(self, now: float) -> bool:
+        """Whether the next rank has given no sign of life for long; each rank looks at one, however many there are."""
+        told = self._store.get(f"beat/{(self.rank + 1) % self.ranks}")
+        if told != self._next:
+            self._next, self._heard = told, now
+        return now - self._heard > SILENT_S
+
+    def _end(self, interval: float, why: str) -> None:
         """Say who is behind, if nobody has, write the stacks, and end this process."""
-        limit, first = self.limit_s, self._store.add("hang", 1) == 1
+        first = self._store.add("hang", 1) == 1
         self._dump()
         if first:
             before = read_beats(self._store, self.ranks)
             time.sleep(2 * interval)
             self.tell()
             late = behind(before, read_beats(self._store, self.ranks))
-            cry(f"no step was finished for {limit:.3g} s: {_named(late, self.ranks)}; stacks are in {self._place}")
+            cry(f"{why}: {_named(late, self.ranks)}; stacks are in {self._place}")
             self._store.set("judged", json.dumps([rank for rank, _, _ in late]))
         deadline = time.monotonic() + 8 * interval
         while not self._store.check(["judged"]) and time.monotonic() < deadline:
