@@ -153,11 +153,11 @@ def test_a_state_that_is_not_whole_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="has no chair"):
         Sharded(folder).read("chair")
     (folder / "rank-00001.json").unlink()
-    with pytest.raises(CheckpointError, match=r"rank-00001\.json is not what was written"):
+    with pytest.raises(CheckpointError, match=r"a cannot be used: rank-00001\.json is missing"):
         Sharded(folder)
     complete(folder, {})
     with pytest.raises(CheckpointError, match="pieces of table are 12 numbers of 24"):
         Sharded(folder)
     (folder / "complete.json").unlink()
-    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+    with pytest.raises(CheckpointError, match=r"complete\.json is missing"):
         Sharded(folder)

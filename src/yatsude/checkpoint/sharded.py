@@ -22,20 +22,18 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.shard import Shard
+from yatsude.checkpoint.sums import COMPLETE, PAGE, Sums, damage
 from yatsude.checkpoint.tensors import stream
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.stored import stored
 
-__all__ = ["InShards", "Piece", "Sharded", "Sums", "Writer", "complete", "refuse_damaged", "write"]
+__all__ = ["InShards", "Piece", "Sharded", "Writer", "complete", "write"]
 
 Box = tuple[slice, ...]
 Piece = tuple[str, tuple[int, ...], Box, Tensor]
 """Name and shape of a whole tensor, a box of it, and the numbers there."""
-Sums = dict[str, tuple[int, str]]
-"""Name of a file -> its size and SHA-256."""
-PAGE, COMPLETE = "page.json", "complete.json"
 
 
 def write(folder: Path, rank: int, pieces: Iterable[Piece]) -> Sums:
@@ -100,18 +98,6 @@ class Writer:
         return copy.copy_(tensor.detach(), non_blocking=True)
 
 
-def refuse_damaged(folder: Path, rank: int = 0, ranks: int = 1) -> None:
-    """Refuse a folder whose files are not what was written; each of several ranks looks at its share of them."""
-    try:
-        sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        raise CheckpointError(f"{folder} is no complete checkpoint; start from an earlier one") from None
-    for name in sorted(sums)[rank::ranks]:
-        path, (size, digest) = folder / name, sums[name]
-        if not path.is_file() or path.stat().st_size != size or sha256_of(path) != digest:
-            raise CheckpointError(f"{path} is not what was written; start from an earlier checkpoint")
-
-
 class Sharded:
     """A state that is whole: every tensor in it is covered by its pieces, and its files are what was written.
 
@@ -120,8 +106,8 @@ class Sharded:
 
     def __init__(self, folder: Path, check: bool = True) -> None:
         self.folder = folder
-        if check:
-            refuse_damaged(folder)
+        if check and (wrong := damage(folder)):
+            raise CheckpointError(f"checkpoint {folder} cannot be used: {wrong}; start from an earlier one")
         self.page: dict[str, Any] = json.loads((folder / PAGE).read_text(encoding="utf-8"))
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Name -> shape of the whole tensor."""

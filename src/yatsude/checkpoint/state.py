@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from yatsude.checkpoint.shard import Shard
+from yatsude.checkpoint.sums import COMPLETE, PAGE, damage
 from yatsude.checkpoint.tensors import save as save_tensors
 from yatsude.errors import CheckpointError
 from yatsude.files import new_folder, sha256_of, tidy
@@ -25,7 +26,7 @@ from yatsude.progress import say
 
 __all__ = ["exists", "forget_after", "kept", "latest", "load", "prune", "save", "step_folder", "steps"]
 
-TENSORS, PAGE, COMPLETE = "tensors.safetensors", "page.json", "complete.json"
+TENSORS = "tensors.safetensors"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -44,9 +45,9 @@ def save(folder: Path, tensors: Mapping[str, Tensor], page: Mapping[str, Any]) -
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state back: its tensors, bit for bit, and its page. A damaged one is an error that says what is wrong."""
-    damage = _damage(folder)
-    if damage:
-        raise CheckpointError(f"checkpoint {folder} cannot be used: {damage}; start from an earlier one")
+    wrong = _wrong(folder)
+    if wrong:
+        raise CheckpointError(f"checkpoint {folder} cannot be used: {wrong}; start from an earlier one")
     return _read(folder)
 
 
@@ -62,10 +63,10 @@ def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
     """
     found = steps(checkpoints)
     for folder in found:
-        damage = _damage(folder)
-        if not damage:
+        wrong = _wrong(folder)
+        if not wrong:
             return _read(folder)
-        say(f"checkpoint {folder} cannot be used: {damage}; trying the one before it")
+        say(f"checkpoint {folder} cannot be used: {wrong}; trying the one before it")
     if found:
         raise CheckpointError(
             f"none of the {len(found)} checkpoints in {checkpoints} can be used; move the folder away to start anew"
@@ -133,21 +134,8 @@ def steps(checkpoints: Path) -> list[Path]:
     return sorted(found, key=_step, reverse=True)
 
 
-def _damage(folder: Path) -> str:
+def _wrong(folder: Path) -> str:
     """What is wrong with a state, in a few words; nothing if it is as it was written."""
     if next(folder.glob("rank-*.json"), None):
         return "it was written by the ranks of a job; give its [parallel], or any other with several ranks"
-    try:
-        sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-        for name in (TENSORS, PAGE):
-            size, digest = sums[name]
-            have = (folder / name).stat().st_size
-            if have != size:
-                return f"{name} has {have} bytes, expected {size}"
-            if sha256_of(folder / name) != digest:
-                return f"{name} is not what was written (sha256 {digest[:12]}…)"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{COMPLETE} is damaged ({error})"
-    return ""
+    return damage(folder)

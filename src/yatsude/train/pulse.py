@@ -45,7 +45,7 @@ END = "end"
 """The finished model is written by rank 0 alone; the others are done."""
 FOLDER = "hangs"
 SILENT_S = 60.0
-"""Without a beat: a process that is stopped, or a machine that is gone. Exchanges between GPUs would wait much longer."""
+"""Without a beat: a process that is stopped, a machine that is gone. Exchanges between GPUs would wait longer."""
 GRACE_S = 10.0
 """For a rank whose store is gone to end by itself, with an error of its own."""
 STORE_S = 60

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint import hf, state
-from yatsude.checkpoint.sharded import InShards, Piece, Sharded, refuse_damaged
+from yatsude.checkpoint.sharded import InShards, Piece, Sharded
+from yatsude.checkpoint.sums import damage
 from yatsude.errors import CheckpointError
 from yatsude.machine import memory
 from yatsude.model.router_stats import bias_ranges
@@ -197,7 +198,7 @@ class Ranks:
         """Find the newest good state."""
         steps: list[Path] = shared(state.steps(checkpoints) if self.leads else [])
         for place in steps:
-            wrong = [error for error in everyones(_damage(place)) if error]
+            wrong = [error for error in everyones(_wrong(place)) if error]
             if not wrong:
                 self._saved = place
                 found = Sharded(place, check=False)
@@ -252,10 +253,12 @@ def _whole(source: InShards) -> Transformer:
     return model
 
 
-def _damage(place: Path) -> str:
+def _wrong(place: Path) -> str:
     """What is wrong with this rank's share of a state; nothing if it is as it was written."""
+    wrong = damage(place, torch.distributed.get_rank(), torch.distributed.get_world_size())
+    if wrong:
+        return f"checkpoint {place} cannot be used: {wrong}"
     try:
-        refuse_damaged(place, torch.distributed.get_rank(), torch.distributed.get_world_size())
         Sharded(place, check=False)
     except CheckpointError as error:
         return str(error)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from yatsude.checkpoint.sharded import Piece, Sums, Writer, complete
+from yatsude.checkpoint.sharded import Piece, Writer, complete
+from yatsude.checkpoint.sums import Sums
 from yatsude.errors import MachineError
 from yatsude.files import new_folder, refused
 from yatsude.train.loop import Written
