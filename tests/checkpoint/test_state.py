@@ -258,7 +258,7 @@ def test_dying_at_every_point_of_a_write_leaves_a_good_state(tmp_path, step):
 WRITER = """
 import sys, torch
 from pathlib import Path
-from yatsude.checkpoint import state, sums
+from yatsude.checkpoint import state
 torch.set_num_threads(1)
 root, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
