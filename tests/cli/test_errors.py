@@ -35,6 +35,8 @@ def run(home, tmp_path):
         (["serve", "absent", "--set", "serve.port=0"], "no model in absent"),
         (["info", "absent"], "absent"),
         (["run", "--minutes", "0"], "--minutes 0: expected more than 0"),
+        (["run", "--set", "parallel.dp=2"], "[parallel] has 2 ranks: 'yatsude run' trains in one process"),
+        (["run", "--set", "train.base=gone"], "train.base: 'yatsude run' begins from nothing"),
     ],
     ids=lambda words: " ".join(words[:2]) if isinstance(words, list) else "",
 )

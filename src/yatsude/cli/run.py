@@ -36,6 +36,10 @@ def command(
     settings = options.Settings(recipe_file, sets)
     if settings.of("train").base:
         raise RecipeError("train.base: 'yatsude run' begins from nothing; take 'yatsude train', 'tune' and 'export'")
+    if (ranks := settings.of("parallel").ranks) > 1:
+        raise RecipeError(
+            f"[parallel] has {ranks} ranks: 'yatsude run' trains in one process; take 'yatsude train', 'tune', 'export'"
+        )
     start = time.monotonic()
     if _begun(run) and not restart:
         _same(settings, run, minutes)
