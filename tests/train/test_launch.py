@@ -283,7 +283,7 @@ def test_who_is_behind(after, late):
 def slowed(rank_that_is_slow):
     """Some looks in a row of one rank of several, one of which works twice as long as the others."""
     mine = 0.02 * (1 + (torch.distributed.get_rank() == rank_that_is_slow))
-    slowness = Slowness(stage=0)
+    slowness = Slowness(stage=0, device="cpu")
     return [found for _ in range(3 * STEPS) if (found := slowness.step(mine))]
 
 

@@ -1,7 +1,8 @@
 """Ranks that are slower than the others: each waits for the slowest, so that one bad machine costs as much as all.
 
 Every so many steps each rank times a small product that is the same everywhere, and looks how long it was busy with its
-own part of the steps since. The product tells a slow processor, the work also a rank that has more to do than others.
+own part of the steps since. The product tells a slow processor, a GPU where ranks compute on GPUs; the work of the CPU
+also a rank that has more to do than others.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ STEPS = 50
 """Between two looks."""
 LIMIT = 1.3
 """Times the median; less is the noise of a machine that does other things too."""
-SIZE = 256
+SIZES = {"cpu": 256, "cuda": 4096}
+"""Of the product's matrices: a millisecond or so."""
 TRIES = 5
 
 
@@ -39,12 +41,12 @@ class Look:
 class Slowness:
     """Measures this rank, and remembers who was slow before: a second time in a row is no accident."""
 
-    def __init__(self, stage: int) -> None:
+    def __init__(self, stage: int, device: str) -> None:
         self._stage, self._steps, self._busy = stage, 0, 0.0
         self._before: frozenset[int] = frozenset()
         self._told: set[int] = set()
-        generator = torch.Generator().manual_seed(0)
-        self._factor = torch.randn(SIZE, SIZE, generator=generator)
+        numbers = torch.randn(SIZES[device], SIZES[device], generator=torch.Generator().manual_seed(0))
+        self._factor = numbers.to(device, torch.float32 if device == "cpu" else torch.bfloat16)
 
     def step(self, busy: float) -> dict[int, dict[str, Any]]:
         """Count a step of `busy` seconds; now and then the ranks that are newly found to be slow, by rank.
@@ -74,10 +76,18 @@ def look(stage: int, factor: Tensor, busy: float) -> Look:
     """Time the product on this rank: the best of some tries, each of what the wall's clock says."""
     times = []
     for _ in range(TRIES):
+        _finish(factor)
         start = time.perf_counter()
         factor @ factor
+        _finish(factor)
         times.append(time.perf_counter() - start)
     return Look(socket.gethostname(), stage, min(times), busy)
+
+
+def _finish(factor: Tensor) -> None:
+    """Wait for what was given to a GPU."""
+    if factor.is_cuda:
+        torch.cuda.synchronize()
 
 
 def slower(looks: Sequence[Look]) -> dict[int, dict[str, float]]:

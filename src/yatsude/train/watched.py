@@ -45,7 +45,7 @@ class Watched(Ranks):
         pulse: Pulse,
     ) -> None:
         super().__init__(settings, parallel, config, start, folder, dtype=dtype)
-        self._pulse, self._slowness, self._busy = pulse, Slowness(self.mesh.stage), 0.0
+        self._pulse, self._slowness, self._busy = pulse, Slowness(self.mesh.stage, self.mesh.device), 0.0
         self._tracker, self._steps = Tracker(), 0
 
     def gradient(self, batch: Batch, step: int) -> float:
