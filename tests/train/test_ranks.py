@@ -30,7 +30,7 @@ SETS = [
 def start(tokens, tmp_path):
     """Start a training in a folder of its own over the same tokens."""
 
-    def make(name, *more, environment=(), torchrun=False):
+    def make(name, *more, environment=(), torchrun=False, arguments=()):
         run = tmp_path / name
         run.mkdir(exist_ok=True)
         if not (run / "tokenizer").exists():
@@ -38,10 +38,19 @@ def start(tokens, tmp_path):
         sets = [word for one in (*SETS, *more) for word in ("--set", one)]
         everywhere = {**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)}
         by = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"] if torchrun else ["-m"]
-        command = [sys.executable, *by, "yatsude.cli", "train", "--run", str(run), *sets]
+        command = [sys.executable, *by, "yatsude.cli", "train", "--run", str(run), *sets, *arguments]
         return run / "train", subprocess.Popen(command, env=everywhere, stderr=subprocess.PIPE, text=True)
 
     return make
+
+
+def places(ranks):
+    """Environments of processes that nobody stands over."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**place, "RANK": str(rank)} for rank in range(ranks)]
 
 
 def finished(started):
@@ -106,18 +115,25 @@ def test_ranks_with_other_settings_are_named(start):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert (folder / "model" / "config.json").is_file()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        start("other", "parallel.dp=2", f"train.seed={rank}", environment={**place, "RANK": str(rank)})[1]
-        for rank in range(2)
-    ]
+    place = places(2)
+    ranks = [start("other", "parallel.dp=2", f"train.seed={rank}", environment=place[rank])[1] for rank in range(2)]
     told = "".join(process.communicate(timeout=120)[1] for process in ranks)
     assert [process.returncode for process in ranks] == [1, 1]
     assert told.count("rank 1 has train = ") == 1  # whichever comes first tells it, once on a machine
     assert "start all ranks with one recipe" in told.replace("\n", " ")
+
+
+def test_a_machine_that_comes_back_with_restart_forgets_nothing(start):
+    """The command of the beginning, given anew on the first machine alone."""
+    folder = finished(start("ranks", "parallel.dp=2"))
+    before = (folder / "log.jsonl").read_bytes()
+    words = [("--restart",), ()]
+    more = [
+        start("ranks", "parallel.dp=2", environment=place, arguments=word)
+        for place, word in zip(places(2), words, strict=True)
+    ]
+    assert all(finished(one) == folder for one in more)
+    assert (folder / "log.jsonl").read_bytes().startswith(before)
 
 
 def test_a_state_of_one_process_is_not_one_of_ranks(start):

@@ -42,7 +42,7 @@ from yatsude.train.identity import Identity
 from yatsude.train.local import Local
 from yatsude.train.loop import Loop, Trainer
 from yatsude.train.pulse import Pulse
-from yatsude.train.ranks import shared
+from yatsude.train.saving import everyones, shared
 from yatsude.train.settings import TrainSettings, WatchSettings
 from yatsude.train.sinks import need
 from yatsude.train.watch import Watch
@@ -114,6 +114,8 @@ def build(
     config = _shape(model, settings, tokens, shards.vocab_size)
     if parallel is None:
         _fits(config)
+    if parallel:
+        restart = all(everyones(restart))  # a machine that comes back still has the command of the beginning
     if restart and _leads(parallel):
         forget(folder)
     sections = {"model": model, STAGE: settings}
