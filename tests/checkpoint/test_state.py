@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -199,16 +200,12 @@ def test_a_page_that_json_cannot_hold_leaves_the_old_state(tmp_path):
 
 
 def test_disk_full_is_one_line_and_leaves_the_old_state(tmp_path, monkeypatch):
-    from safetensors import SafetensorError
-
-    from yatsude.checkpoint import tensors
-
     put(tmp_path, 1)
 
-    def full(*args, **kwargs):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full(path, tensors):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(tensors, "save_file", full)
+    monkeypatch.setattr(state, "stream", full)
     with pytest.raises(MachineError, match="disk full while writing"):
         put(tmp_path, 2)
     assert newest(tmp_path) == 1

@@ -118,8 +118,8 @@ def test_stopped_or_killed_and_resumed_equals_uninterrupted(tokens, tmp_path, lo
 @pytest.mark.parametrize(
     ("where", "count"),
     [
-        ("yatsude.checkpoint.state.save_tensors", 2),  # before a byte of the second checkpoint
-        ("yatsude.checkpoint.state.sha256_of", 4),  # tensors written, page not yet vouched for
+        ("yatsude.checkpoint.state.stream", 2),  # before a byte of the second checkpoint
+        ("yatsude.checkpoint.state.put", 4),  # tensors written, page not yet vouched for
         ("yatsude.files._flush", 8),
         ("pathlib.Path.replace", 4),
     ],

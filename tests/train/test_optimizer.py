@@ -154,7 +154,9 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(build):
             gradients(w, step)
             o.step(0.5, 0.0, ONE)
     second = Optimizer(MUON, cut)
-    second.restore({name: tensor.clone() for name, tensor in first.tensors().items()}, 2)
+    for (_, _, ours), (_, _, theirs) in zip(second.moments(), first.moments(), strict=True):
+        ours.copy_(theirs)
+    second.steps = 2
     for w, o in ((straight, optimizer), (cut, second)):
         gradients(w, 7)
         o.step(0.5, 0.0, ONE)

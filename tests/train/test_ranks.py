@@ -136,12 +136,23 @@ def test_a_machine_that_comes_back_with_restart_forgets_nothing(start):
     assert (folder / "log.jsonl").read_bytes().startswith(before)
 
 
-def test_a_state_of_one_process_is_not_one_of_ranks(start):
-    finished(start("alone"))
-    _, process = start("alone", "parallel.dp=2")
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 1, told
-    assert "was written by one process; go on without [parallel]" in told.replace("\n", "")
+def test_one_process_goes_on_for_ranks_and_ranks_for_one_process(start):
+    """Layouts like any others: 8 steps by one, 8 by two, 8 by one, and all by one."""
+    alone = losses(finished(start("alone", "train.steps=24", "train.optimizer.muon=true")))
+    sets = {}
+    for steps, layout in ((8, ()), (16, ("parallel.dp=2", "parallel.ep=2")), (24, ())):
+        folder, process = start("moved", "train.steps=24", "train.optimizer.muon=true", *layout)
+        if steps < 24:
+            while not (folder / f"checkpoints/step-{steps:08d}").exists():
+                assert process.poll() is None, "it ended by itself"
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+        sets[steps] = told
+        assert process.returncode == (0 if steps == 24 else 130), told
+    assert losses(folder) == pytest.approx(alone, rel=1e-4)
+    assert "resuming" in sets[16]
+    assert "resuming" in sets[24]
 
 
 def test_what_is_exchanged_is_what_the_dry_run_says(start):

@@ -1,4 +1,4 @@
-"""The state of a job on disk, written by all its ranks at once, and read by any number of others.
+"""The state of a job on disk, written by all its ranks at once, and read by any number of others, or by one process.
 
     step-00001200/rank-00000.safetensors …   what each rank holds
                   rank-00000.json …          of which tensor each piece is which box
@@ -6,13 +6,11 @@
                   complete.json              size and SHA-256 of all of these: written last
 
 A piece is a box of a whole tensor. Whoever reads asks for a box, and gets it from as many pieces as it takes: how many
-ranks wrote, and how they had cut the model, does not matter.
+ranks wrote, and how they had cut the model, does not matter. What one process wrote has one piece a tensor.
 """
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +20,7 @@ import torch
 from torch import Tensor
 
 from yatsude.checkpoint.shard import Shard
-from yatsude.checkpoint.sums import COMPLETE, PAGE, Sums, damage
+from yatsude.checkpoint.sums import COMPLETE, PAGE, TENSORS, Sums, damage, put
 from yatsude.checkpoint.tensors import stream
 from yatsude.errors import CheckpointError
 from yatsude.files import sha256_of
@@ -44,7 +42,7 @@ def write(folder: Path, rank: int, pieces: Iterable[Piece]) -> Sums:
         tensors[str(number)] = tensor
         entries.append([name, list(shape), [[side.start, side.stop] for side in box]])
     numbers, index = folder / f"rank-{rank:05d}.safetensors", folder / f"rank-{rank:05d}.json"
-    return {numbers.name: stream(numbers, tensors), index.name: _put(index, json.dumps(entries))}
+    return {numbers.name: stream(numbers, tensors), index.name: put(index, json.dumps(entries))}
 
 
 def complete(folder: Path, page: Mapping[str, Any], sums: Mapping[str, tuple[int, str]] | None = None) -> None:
@@ -56,8 +54,8 @@ def complete(folder: Path, page: Mapping[str, Any], sums: Mapping[str, tuple[int
     for path in sorted(folder.iterdir()) if sums is None else ():
         if path.name not in (PAGE, COMPLETE):
             known[path.name] = path.stat().st_size, sha256_of(path)
-    known[PAGE] = _put(folder / PAGE, json.dumps(page, ensure_ascii=False, indent=1))
-    _put(folder / COMPLETE, json.dumps(known))
+    known[PAGE] = put(folder / PAGE, json.dumps(page, ensure_ascii=False, indent=1))
+    put(folder / COMPLETE, json.dumps(known))
 
 
 class Writer:
@@ -114,8 +112,8 @@ class Sharded:
         self._pieces: dict[str, list[tuple[Box, Shard, str]]] = {}
         for index in sorted(folder.glob("rank-*.json")):
             self._listed(index)
-        if not self.shapes:
-            raise CheckpointError(f"{folder} was written by one process; go on without [parallel], or --restart")
+        if (folder / TENSORS).is_file():
+            self._by_one_process(Shard(folder / TENSORS))
         self._refuse_gaps()
 
     def refuse_another(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -132,6 +130,9 @@ class Sharded:
         """Numbers of a box of a tensor, or of all of it."""
         if name not in self.shapes:
             raise CheckpointError(f"{self.folder} has no {name}; it is a checkpoint of another model")
+        if box is None and len(self._pieces[name]) == 1:
+            ((_, shard, key),) = self._pieces[name]
+            return shard.read(key)
         box = box or tuple(slice(0, size) for size in self.shapes[name])
         found: Tensor | None = None
         for piece, shard, key in self._pieces[name]:
@@ -159,6 +160,11 @@ class Sharded:
                 )
             box = tuple(slice(start, stop) for start, stop in sides)
             self._pieces.setdefault(name, []).append((box, shard, str(number)))
+
+    def _by_one_process(self, shard: Shard) -> None:
+        for name, entry in shard.entries.items():
+            self.shapes[name] = tuple(entry.shape)
+            self._pieces[name] = [(tuple(slice(0, size) for size in entry.shape), shard, name)]
 
     def _refuse_gaps(self) -> None:
         for name, shape in self.shapes.items():
@@ -192,13 +198,3 @@ class InShards:
 def _within(box: Sequence[slice], outer: Sequence[slice]) -> Box:
     """A box by its place in another that holds it."""
     return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
-
-
-def _put(path: Path, text: str) -> tuple[int, str]:
-    """Write a small file that is on disk afterwards; its size and SHA-256."""
-    content = text.encode()
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return len(content), hashlib.sha256(content).hexdigest()

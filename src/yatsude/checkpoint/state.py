@@ -17,16 +17,14 @@ from typing import Any
 
 from torch import Tensor
 
-from yatsude.checkpoint.shard import Shard
-from yatsude.checkpoint.sums import COMPLETE, PAGE, damage
-from yatsude.checkpoint.tensors import save as save_tensors
+from yatsude.checkpoint.sharded import Sharded
+from yatsude.checkpoint.sums import COMPLETE, PAGE, TENSORS, damage, put
+from yatsude.checkpoint.tensors import stream
 from yatsude.errors import CheckpointError
-from yatsude.files import new_folder, sha256_of, tidy
+from yatsude.files import new_folder, tidy
 from yatsude.progress import say
 
 __all__ = ["exists", "forget_after", "kept", "latest", "load", "prune", "save", "step_folder", "steps"]
-
-TENSORS = "tensors.safetensors"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -37,15 +35,14 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 def save(folder: Path, tensors: Mapping[str, Tensor], page: Mapping[str, Any]) -> None:
     """Write a state; `page` is anything JSON can hold. Killed at any moment, it leaves the old or the new."""
     with new_folder(folder) as draft:
-        save_tensors(draft / TENSORS, tensors)
-        (draft / PAGE).write_text(json.dumps(page, ensure_ascii=False, indent=1), encoding="utf-8")
-        sums = {name: [(draft / name).stat().st_size, sha256_of(draft / name)] for name in (TENSORS, PAGE)}
-        (draft / COMPLETE).write_text(json.dumps(sums), encoding="utf-8")
+        sums = {TENSORS: stream(draft / TENSORS, tensors)}
+        sums[PAGE] = put(draft / PAGE, json.dumps(page, ensure_ascii=False, indent=1))
+        put(draft / COMPLETE, json.dumps(sums))
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state back: its tensors, bit for bit, and its page. A damaged one is an error that says what is wrong."""
-    wrong = _wrong(folder)
+    """Read a state back, whoever wrote it: its tensors, bit for bit, and its page. A damaged one is an error."""
+    wrong = damage(folder)
     if wrong:
         raise CheckpointError(f"checkpoint {folder} cannot be used: {wrong}; start from an earlier one")
     return _read(folder)
@@ -63,7 +60,7 @@ def latest(checkpoints: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
     """
     found = steps(checkpoints)
     for folder in found:
-        wrong = _wrong(folder)
+        wrong = damage(folder)
         if not wrong:
             return _read(folder)
         say(f"checkpoint {folder} cannot be used: {wrong}; trying the one before it")
@@ -122,8 +119,8 @@ def _score(folder: Path) -> float | None:
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    shard = Shard(folder / TENSORS)
-    return {name: shard.read(name) for name in shard.entries}, json.loads((folder / PAGE).read_text(encoding="utf-8"))
+    found = Sharded(folder, check=False)
+    return {name: found.read(name) for name in found.shapes}, found.page
 
 
 def steps(checkpoints: Path) -> list[Path]:
@@ -132,10 +129,3 @@ def steps(checkpoints: Path) -> list[Path]:
         tidy(checkpoints / rest.name[1:].partition(".")[0])
     found = [path for path in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
     return sorted(found, key=_step, reverse=True)
-
-
-def _wrong(folder: Path) -> str:
-    """What is wrong with a state, in a few words; nothing if it is as it was written."""
-    if next(folder.glob("rank-*.json"), None):
-        return "it was written by the ranks of a job; give its [parallel], or any other with several ranks"
-    return damage(folder)

@@ -1,15 +1,29 @@
 """Size and SHA-256 of every file of a state, written last: what has none is not complete."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 from yatsude.files import sha256_of
 
-__all__ = ["COMPLETE", "PAGE", "Sums", "damage"]
+__all__ = ["COMPLETE", "PAGE", "TENSORS", "Sums", "damage", "put"]
 
 Sums = dict[str, tuple[int, str]]
 """Name of a file -> its size and SHA-256."""
 PAGE, COMPLETE = "page.json", "complete.json"
+TENSORS = "tensors.safetensors"
+"""All tensors, of a state that one process has written."""
+
+
+def put(path: Path, text: str) -> tuple[int, str]:
+    """Write a small file that is on disk afterwards; its size and SHA-256."""
+    content = text.encode()
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(content), hashlib.sha256(content).hexdigest()
 
 
 def damage(folder: Path, rank: int = 0, ranks: int = 1) -> str:

@@ -137,7 +137,7 @@ class Local:
         """Write a state; training waits, as a copy of it all would take more memory than the machine may have."""
         error = ""
         try:
-            state.save(place, {"master": self.weights.master, **self.optimizer.tensors(), **self._biases()}, page)
+            state.save(place, {**self._named(), **self._biases()}, page)
         except (OSError, MachineError) as problem:
             error = refused(problem)
         self._written = Written(place, error)
@@ -153,16 +153,16 @@ class Local:
 
     def restore(self, found: Mapping[str, Tensor], steps: int) -> None:
         """Go on from a state that was written after `steps` steps."""
-        if found["master"].shape != self.weights.master.shape:
-            raise CheckpointError(
-                f"the state is one of another model: it has {len(found['master']):,} numbers, expected"
-                f" {len(self.weights.master):,}; give another --run, or --restart"
-            )
-        self.weights.master.copy_(found["master"])
+        for name, here in {**self._named(), **self._biases()}.items():
+            if name not in found or found[name].shape != here.shape:
+                has = f"{name} of shape {tuple(found[name].shape)}" if name in found else f"no {name}"
+                raise CheckpointError(
+                    f"the state is one of another model: it has {has}, expected shape {tuple(here.shape)}; give another"
+                    " --run, or --restart"
+                )
+            here.copy_(found[name])
         self.weights.publish(self.weights.slices)
-        self.optimizer.restore(found, steps)
-        for name, bias in self._biases().items():
-            bias.copy_(found[name])
+        self.optimizer.steps = steps
 
     def _backward(
         self, model: Transformer, rows: tuple[Tensor, Tensor, Tensor], scale: float, drawn: Drawn | None
@@ -190,5 +190,13 @@ class Local:
 
     def _biases(self) -> dict[str, Tensor]:
         """The routers' biases: no parameters, but part of the state."""
-        biases = [router.e_score_correction_bias for router in self._model.routers]
-        return {f"router_bias.{i}": bias for i, bias in enumerate(biases) if bias is not None}
+        return {
+            name: buffer for name, buffer in self._model.named_buffers() if name.endswith("e_score_correction_bias")
+        }
+
+    def _named(self) -> dict[str, Tensor]:
+        """Weights by name, and what the optimizer has beside them, as the ranks of a job write them too."""
+        found = self.weights.named(self.weights.master)
+        for word, part, flat in self.optimizer.moments():
+            found |= {f"{word}.{name}": view for name, view in zip(part.names, part.of(flat), strict=True)}
+        return found

@@ -1,6 +1,6 @@
 """AdamW for all, Muon for matrices: both on flat slices, so that a step is a handful of long operations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Optimizer:
 
     def _update(self, pieces: Sequence[Slice], factor: float, rate_share: float) -> None:
         for piece in pieces:
-            muon = piece.kind == "matrix" and self.settings.muon
+            muon = self._by_muon(piece)
             rate = rate_share * (self.settings.muon_rate if muon else rate_of(self.settings, piece.kind))
             if not muon and library.usable(self.weights.compute):
                 self._adamw_compiled(piece, rate, factor)
@@ -55,15 +55,15 @@ class Optimizer:
             self._muon(piece, rate) if muon else self._adamw(piece, rate)
             self.weights.publish([piece])
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of the optimizer."""
-        return {"first": self.first, "second": self.second}
+    def moments(self) -> Iterator[tuple[str, Slice, Tensor]]:
+        """What a checkpoint keeps beside the weights: first and second moments by slice; Muon has no second ones."""
+        for part in self.weights.slices:
+            yield "first", part, self.first
+            if not self._by_muon(part):
+                yield "second", part, self.second
 
-    def restore(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Go on from a checkpoint that was written after `steps` steps."""
-        self.first.copy_(tensors["first"])
-        self.second.copy_(tensors["second"])
-        self.steps = steps
+    def _by_muon(self, part: Slice) -> bool:
+        return part.kind == "matrix" and self.settings.muon
 
     def _adamw(self, part: Slice, rate: float) -> None:
         """AdamW (Loshchilov and Hutter, arXiv 1711.05101); vectors and embeddings are not decayed."""
