@@ -48,6 +48,7 @@ CUT = {
     "tp2 dp2": {"tp": 2, "dp": 2},
     "pp2 dp2 tp2 ep4, computed again": {"pp": 2, "dp": 2, "tp": 2, "ep": 4, "recompute": "full"},
     "cp2 replicas2": {"cp": 2, "replicas": 2},
+    "pp2 zbv, computed again": {"pp": 2, "schedule": "zbv", **TWO, "recompute": "full"},
 }
 
 

@@ -249,7 +249,7 @@ class Job:
                 deal(block.mlp, self.mesh.ep, settings.dispatch)
             if self.float8:
                 in_float8(block)
-            recompute(block, settings.recompute)
+            recompute(block, settings.recompute, settings.splits_backward)
         shard(stage, modules, self.mesh, dtype)
         return stage
 

@@ -11,6 +11,7 @@ import functools
 
 from yatsude.plan.activations import in_passing, kept
 from yatsude.plan.job import WIDTH, Job, micro_batches, tokens
+from yatsude.plan.products import products
 from yatsude.spec.config import ModelConfig
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.pieces import Held, Kind, Piece, held, pieces
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 GATHERED = 2
-"""Bytes of a gathered weight: bf16."""
+"""Bytes of a gathered weight, and of what a product gives: bf16."""
 FRAMEWORK = 3 * 2**30
 """Driver, kernels, buffers of the communicators: an assumption."""
 FRAGMENTED = 0.08
@@ -61,9 +62,9 @@ def by_kind(config: ModelConfig) -> dict[Kind, Piece]:
 
 
 def parts(config: ModelConfig, mine: Held) -> list[tuple[Kind, int]]:
-    """Pieces of a rank, by kind. The last rank needs the embedding again where layers predict further ahead."""
+    """Pieces of a rank, by kind. The last stage needs the embedding again where layers predict further ahead."""
     ahead = config.num_nextn_predict_layers if mine.last else 0
-    copies = int(mine.last and not mine.first and (ahead > 0 or config.tie_word_embeddings))
+    copies = int(mine.last and mine.apart and (ahead > 0 or config.tie_word_embeddings))
     found: list[tuple[Kind, int]] = [
         ("embedding", int(mine.first) + copies),
         ("dense", mine.dense),
@@ -118,10 +119,13 @@ def in_flight(layout: ParallelSettings, rank: int) -> float:
 
 
 def unfinished(layout: ParallelSettings, rank: int) -> float:
-    """Stages whose gradients of weights still wait where the backward is split; what was computed again waits too."""
+    """Stages whose gradients of weights still wait where the backward is split; what was computed again waits too.
+
+    As PyTorch orders them: one more from rank to rank, in ZBV two.
+    """
     if not layout.splits_backward:
         return 0.0
-    return rank + 1 if layout.schedule == "zero-bubble" else 2
+    return min(2 * rank + 1 if layout.schedule == "zbv" else rank + 1, micro_batches(layout) * layout.stages_per_rank)
 
 
 def rank_memory(job: Job, layout: ParallelSettings, rank: int) -> dict[str, float]:
@@ -191,10 +195,11 @@ def _passing(job: Job, layout: ParallelSettings, mine: Held, rank: int) -> dict[
     }
     flat = _flat(job, layout, mine) - (flying - 1) * held_now
     found["flat buffers"] = max(flat, 0.0)
-    waiting = unfinished(layout, rank)
-    if waiting and layout.recompute != "none":
+    waiting = unfinished(layout, rank) / layout.stages_per_rank
+    if waiting:
         whole = sum(count * kept(job, layout, kind, "none") for kind, count in counted)
-        found["computed again"] = waiting / layout.stages_per_rank * (whole - held_now)
+        results = sum(count * _results(job, layout, kind) for kind, count in counted if kind != "head")
+        found |= {"computed again": waiting * (whole - held_now), "gradients that wait": waiting * results}
     if mine.last:
         t, table = tokens(job, layout), job.config.vocab_size
         own = GATHERED * job.config.hidden_size * (table + t)
@@ -211,6 +216,12 @@ def _flat(job: Job, layout: ParallelSettings, mine: Held) -> float:
         return 0.0
     width = WIDTH[job.gradients] + (0 if stays_gathered(layout) else GATHERED)
     return width * weights(job.config, layout, mine).layer
+
+
+def _results(job: Job, layout: ParallelSettings, kind: Kind) -> float:
+    """Bytes of what the products of a layer give: of their gradients too, which those of the weights are made of."""
+    own = (product for product in products(job, layout, kind) if product.outer != job.classes)
+    return sum(GATHERED * product.rows * product.outer for product in own)
 
 
 def _at_work(job: Job, layout: ParallelSettings, kind: Kind) -> float:

@@ -59,11 +59,13 @@ def again(job: Job, layout: ParallelSettings, kind: Kind) -> list[Product]:
     """Those that full recomputation makes a second time: it stops at the last result that somebody needs.
 
     Nobody needs what dense layers and shared experts give out, nor what a layer that predicts further ahead does around
-    its block.
+    its block. Where the backward is split a layer is computed to its end.
     """
     if kind in ("embedding", "head"):
         return []
     found = products(job, layout, "mixture" if kind == "ahead" else kind)
+    if layout.splits_backward:
+        return found
     return found[:-1] if kind == "dense" or job.config.n_shared_experts else found
 
 

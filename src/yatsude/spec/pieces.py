@@ -68,6 +68,8 @@ class Held:
     mixtures: int
     first: bool
     last: bool
+    apart: bool
+    """Whether the last stage is another one than the first, be it of the same rank."""
 
 
 def layers_of(config: ModelConfig, layout: ParallelSettings) -> tuple[range, ...]:
@@ -114,7 +116,7 @@ def _held(cut: tuple[range, ...], dense: int, ranks: int, v_shaped: bool) -> tup
         mine = _stages(rank, ranks, len(cut), v_shaped)
         numbers = [layer for stage in mine for layer in cut[stage]]
         low = sum(layer < dense for layer in numbers)
-        found.append(Held(low, len(numbers) - low, 0 in mine, len(cut) - 1 in mine))
+        found.append(Held(low, len(numbers) - low, 0 in mine, len(cut) - 1 in mine, len(cut) > 1))
     return tuple(found)
 
 
