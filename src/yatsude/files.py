@@ -14,6 +14,11 @@ from pathlib import Path
 
 from yatsude.errors import MachineError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "copy_present",
     "disk_full_is_an_error",
@@ -38,6 +43,26 @@ def disk_full_is_an_error(place: Path) -> Iterator[None]:
         raise MachineError(
             f"disk full while writing {place}: {free / 1e6:.0f} MB free; make room and run the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def held(place: Path) -> Iterator[None]:
+    """Keep other processes from holding a folder meanwhile; a file system without locks keeps nobody away."""
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MachineError(
+                    f"{place} is in use by another process; wait for it, end it, or give another --run"
+                ) from None
+            except OSError:
+                pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

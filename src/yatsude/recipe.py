@@ -10,11 +10,12 @@ an error that names the nearest known one. What was resolved is written beside e
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +63,9 @@ def resolve(tables: Tables, sections: Mapping[str, type[Any]], name: str, kind: 
             raise RecipeError(f"unknown table [{table}] in the recipe{nearest(table, sections)}")
     values = tables.get(name, {})
     _refuse_unknown(values, name, kind)
+    for key, value in _numbers(values, name):
+        if math.isnan(value):
+            raise RecipeError(f"{key} = {value}: expected a number")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -105,6 +109,15 @@ def secret(value: str) -> str:
     if match[1] not in os.environ:
         raise RecipeError(f"{value}: the environment variable {match[1]} is not set")
     return os.environ[match[1]]
+
+
+def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
+    """Floating-point values of a table, by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{above}.{key}")
+        elif isinstance(value, float):
+            yield f"{above}.{key}", value
 
 
 def _refuse_unknown(values: Mapping[str, Any], name: str, kind: type[Any]) -> None:

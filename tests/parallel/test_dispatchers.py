@@ -9,7 +9,7 @@ import steps
 import torch
 from ranks import run
 
-from yatsude.errors import MachineError
+from yatsude.errors import MachineError, RecipeError
 from yatsude.parallel import deepep
 from yatsude.spec.parallel import ParallelSettings
 
@@ -49,11 +49,17 @@ def test_a_library_that_carries_rows_changes_nothing(settings, changes):
             assert math.isclose(norm, norm_1, rel_tol=1e-9)
 
 
-def test_a_job_that_the_library_could_not_carry_is_refused():
-    with pytest.raises(MachineError, match=r"GPUs and bf16, and this is torch.bfloat16 on cpu; choose 'all-to-all'"):
-        deepep.needed("cpu", torch.bfloat16)
+def test_a_job_that_the_library_could_not_carry_is_refused(monkeypatch):
+    with pytest.raises(RecipeError, match=r"with parallel.ep = 1 no rows travel"):
+        ParallelSettings(dp=2, dispatch="deepep")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match=r"for NVIDIA GPUs, and there is none; choose 'all-to-all'"):
+        deepep.needed()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(MachineError, match=r"for bf16, not for torch.float32"):
+        deepep.needed(torch.float32)
     with pytest.raises(MachineError, match=r"deep_ep cannot be loaded .*install it"):
-        deepep.needed("cuda", torch.bfloat16)
+        deepep.needed()
 
 
 def test_the_library_announces_itself(monkeypatch):

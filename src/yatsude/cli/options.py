@@ -1,5 +1,6 @@
 """What every verb takes: a recipe, single settings, and the folder of the run."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from yatsude import recipe
 from yatsude.checkpoint.settings import ExportSettings, UpcycleSettings
 from yatsude.data.settings import DataSettings
 from yatsude.engine.settings import EngineSettings
+from yatsude.errors import RecipeError
 from yatsude.evaluate.settings import EvaluateSettings
 from yatsude.serve.settings import ServeSettings
 from yatsude.spec.launch import LaunchSettings
@@ -19,7 +21,7 @@ from yatsude.tokenizer.settings import TokenizerSettings
 from yatsude.train.settings import TrainSettings, WatchSettings
 from yatsude.tune.settings import TuneSettings
 
-__all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings", "following"]
+__all__ = ["SECTIONS", "Model", "Recipe", "Restart", "Run", "Sets", "Settings", "following", "refuse_unless_positive"]
 
 SECTIONS: dict[str, type[Any]] = {
     "data": DataSettings,
@@ -54,6 +56,13 @@ def following(verb: str, run: Path, recipe: Path | None, sets: list[str] | None)
     """The next command, with the same recipe and the same single settings."""
     words = ["yatsude", verb, "--run", str(run), *(["--recipe", str(recipe)] if recipe else [])]
     return "next: " + shlex.join([*words, *(word for one in sets or () for word in ("--set", one))])
+
+
+def refuse_unless_positive(**values: float | None) -> None:
+    """Refuse options whose number, where one is given, is no amount."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise RecipeError(f"--{name.replace('_', '-')} {value:g}: expected more than 0")
 
 
 class Settings:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from yatsude import recipe
-from yatsude.cli import plan_calibrate, plan_dry, plan_lint, plan_serve
+from yatsude.cli import options, plan_calibrate, plan_dry, plan_lint, plan_serve
 from yatsude.errors import RecipeError
 from yatsude.plan import bill, rates, screen
 from yatsude.plan.faults import GPU_HOURS, Faults, pause
@@ -34,6 +34,8 @@ STEP_TOKENS = 2**24
 """Of a step, where no batch is given: as DeepSeek-V3 began with, about."""
 WARMUP = 2000
 """Steps, in the recipe; a tenth of a shorter run. The learning rate is that of runs of as many FLOPs."""
+FEWEST_STATES = 10
+"""Of a run, in the recipe, however rarely a machine fails."""
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -60,6 +62,7 @@ def command(
     """Search all layouts of a training job: memory, time, cost, communication, and why the others fail."""
     if context.invoked_subcommand:
         return
+    options.refuse_unless_positive(days=days, yen_per_gpu_hour=yen_per_gpu_hour)
     config, machine = find(preset), accelerator(gpu)
     stated = rates.rates(machine, precision)
     job = Job(
@@ -145,7 +148,7 @@ def _write(out: Path, job: Job, best: Plan, preset: str, steps: int, faults: Fau
         "sequence_length": job.sequence,
         "sequences_per_step": job.batch,
         "warmup": float(f"{min(WARMUP / steps, 0.1):.2g}"),
-        "checkpoint_steps": max(round(saved), 1),
+        "checkpoint_steps": max(min(round(saved), steps // FEWEST_STATES), 1),
         "optimizer": {
             "muon": job.optimizer == "muon",
             "rate": float(f"{usual_rate(flops):.2g}"),

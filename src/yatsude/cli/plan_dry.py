@@ -1,5 +1,6 @@
 """`yatsude plan dry-run`: ranks of a large job, one after the other on this machine, beside the closed form."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,13 @@ from yatsude.cli import options
 from yatsude.errors import RecipeError
 from yatsude.plan.job import Job
 from yatsude.plan.memory import rank_memory
+from yatsude.plan.rates import rates
 from yatsude.plan.refuse import refuse
 from yatsude.plan.screen import axes, table
 from yatsude.plan.step import flops
 from yatsude.plan.traffic import traffic
-from yatsude.progress import bar
+from yatsude.progress import bar, say
+from yatsude.spec.config import ModelConfig
 from yatsude.spec.hardware import accelerator
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.spec.settings import resolve
@@ -23,7 +26,7 @@ from yatsude.train.settings import LoopSettings
 if TYPE_CHECKING:  # a plan alone loads no torch
     from yatsude.train.dryrun import Dry
 
-__all__ = ["command", "show"]
+__all__ = ["command", "shape", "show"]
 
 GIB = 2**30
 KINDS = ("all-to-all", "all-gather", "reduce-scatter", "all-reduce", "send")
@@ -42,7 +45,7 @@ def command(
     settings = options.Settings(recipe, sets)
     layout, train = settings.of("parallel"), settings.of("train")
     job = Job(
-        config=resolve(settings.of("model")),
+        config=shape(settings),
         accelerator=accelerator(gpu),
         gpus=layout.ranks,
         sequence=train.sequence_length,
@@ -55,11 +58,21 @@ def command(
     show(job, layout, train, rank or ())
 
 
+def shape(settings: options.Settings) -> ModelConfig:
+    """The model of a recipe, as it would be trained; its vocabulary is the tokenizer's, if that is set."""
+    told = settings.of("tokenizer").vocab_size if "vocab_size" in settings.given("tokenizer") else None
+    config = resolve(settings.of("model"), told)
+    where = "of [tokenizer]" if told else "of the preset; a training has its tokenizer's: set tokenizer.vocab_size"
+    say(f"a vocabulary of {config.vocab_size:,}, {where}")
+    return config if settings.of("train").mtp_weight else dataclasses.replace(config, num_nextn_predict_layers=0)
+
+
 def show(job: Job, layout: ParallelSettings, train: LoopSettings, ranks: Sequence[int] = ()) -> None:
     """Play ranks, print what each takes beside the closed form, and how far that was off."""
     from yatsude.train.dryrun import Task, dry_run, stage_ranks  # noqa: PLC0415
 
     refuse(job, layout)
+    rates(job.accelerator, job.precision)  # or refuse
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
     task = Task(config=job.config, train=train, layout=layout, imbalance=job.imbalance)

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from yatsude.cli import options
+from yatsude.cli.plan_dry import shape
 from yatsude.plan.faults import GPU_HOURS, Faults, pause
 from yatsude.plan.job import Job
 from yatsude.plan.lint import Training, lint
+from yatsude.plan.rates import rates
 from yatsude.plan.search import evaluate, shortfall
 from yatsude.spec.hardware import accelerator
-from yatsude.spec.settings import resolve
 
 __all__ = ["command"]
 
@@ -26,14 +27,16 @@ def command(
     settings = options.Settings(recipe, sets)
     layout, train = settings.of("parallel"), settings.of("train")
     job = Job(
-        config=resolve(settings.of("model")),
+        config=shape(settings),
         accelerator=accelerator(gpu),
         gpus=layout.ranks,
         sequence=train.sequence_length,
         batch=train.sequences_per_step,
         optimizer="muon" if train.optimizer.muon else "adamw",
         states=train.optimizer.states,
+        precision="fp8" if train.precision == "fp8" else "bf16",
     )
+    rates(job.accelerator, job.precision)  # or refuse
     plan, faults = evaluate(job, layout), Faults(gpus=layout.ranks, gpu_hours=gpu_hours, save=pause(job, layout))
     training = Training(
         steps=train.steps,
@@ -49,11 +52,11 @@ def command(
     short = None if any(one.severity == "error" for one in found) else shortfall(job, layout, plan.rank, plan.memory)
     found += [short] if short else []
     print("\n".join(map(str, found)) or "nothing found")
+    if any(one.severity == "error" for one in found):
+        raise typer.Exit(1)
     interval = train.checkpoint_steps * plan.step.seconds
     print(
         f"{layout.ranks:,} {gpu}: {plan.step.seconds:.3g} s a step, a checkpoint every {interval / 60:.3g} min loses"
         f" {100 * faults.loss(interval):.2g} % of the time; every {faults.best_interval / 60:.0f} min would lose"
         f" {100 * faults.loss(faults.best_interval):.2g} %"
     )
-    if any(one.severity == "error" for one in found):
-        raise typer.Exit(1)

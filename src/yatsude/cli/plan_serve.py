@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from yatsude.cli import options
 from yatsude.plan import screen
 from yatsude.plan.serving import CHARACTERS, USABLE, Load, Serving, dense, offers, serve
 from yatsude.spec.config import ModelConfig
@@ -33,6 +34,7 @@ def command(
     prices: Annotated[Path | None, typer.Option(help="TOML file of providers' prices, to compare with.")] = None,
 ) -> None:
     """Say what serving a model takes: accelerators, cache, speed, and yen a million Japanese characters."""
+    options.refuse_unless_positive(yen_per_gpu_hour=yen_per_gpu_hour)
     load = Load(users=users, context=context, answer=answer, speed=speed, characters=characters)
     models = {preset: find(preset)} | {f"dense {size:g} B": dense(size) for size in dense_sizes or ()}
     fleets = {name: serve(config, accelerator(gpu), load, WEIGHTS[precision]) for name, config in models.items()}

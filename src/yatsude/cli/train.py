@@ -46,7 +46,10 @@ def command(
     model, train, watched = (settings.of(name) for name in ("model", "train", "watch"))
     if launch.is_rank():
         sections = {"model": model, "train": train, "parallel": parallel}
-        marks = {"tokens": digest(read(folders[0], "tokenizer"))}
+
+        def marks() -> dict[str, str]:
+            return {"tokens": digest(read(folders[0], "tokenizer"))}
+
         with launch.as_rank(sections, settings.of("launch"), folders[1], marks) as place:
             summary = build(
                 model,
@@ -61,10 +64,13 @@ def command(
     elif parallel.ranks > 1:
         from yatsude.train.agent import start  # noqa: PLC0415
 
+        read(folders[0], "tokenizer")  # or refuse
         if not train.base:
             _refuse(model, train, parallel)
         raise typer.Exit(start(parallel, settings.of("launch")))
     else:
+        if parallel != ParallelSettings():
+            say("[parallel] has one rank, and one process trains without what it says")
         summary = build(model, train, *folders, restart, allow=allow or (), watch=watched)
     say(f"{summary.score()}, after {summary.tokens:,} tokens" + (f"; {summary.step}" if summary.step else ""))
     say(options.following("tune", run, recipe, sets))
@@ -80,3 +86,7 @@ def _refuse(model: ModelSettings, train: TrainSettings, parallel: ParallelSettin
         batch=train.sequences_per_step,
     )
     refuse(job, parallel)
+    if parallel.dispatch == "deepep":
+        from yatsude.parallel import deepep  # noqa: PLC0415
+
+        deepep.needed()

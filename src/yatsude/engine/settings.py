@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal
 
 from yatsude.errors import RecipeError, RequestError
-from yatsude.spec.settings import Precision
 
 __all__ = ["EngineSettings", "SamplingSettings"]
 
@@ -15,7 +14,7 @@ LEAST_TEMPERATURE = 1e-4
 class EngineSettings:
     """The `[engine]` table of a recipe."""
 
-    precision: Precision | Literal["fp8"] = "auto"
+    precision: Literal["auto", "bf16", "fp32", "fp8"] = "auto"
     """Of weights and cache; `auto` measures bf16 and fp32 on this machine and prints what it found. `fp8` keeps the
     layers' matrices in FP8 and all else in bf16: half the memory, slower on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

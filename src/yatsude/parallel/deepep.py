@@ -36,13 +36,12 @@ def announced(settings: ParallelSettings, device: str) -> str | None:
     return f"DeepEP {version} is installed: parallel.dispatch = 'deepep' lets rows travel to their experts by it"
 
 
-def needed(device: str, dtype: torch.dtype) -> None:
-    """Refuse a job that could not use the library."""
-    if device != "cuda" or dtype != torch.bfloat16:
-        raise MachineError(
-            f"parallel.dispatch = 'deepep': its kernels are for GPUs and bf16, and this is {dtype} on {device};"
-            " choose 'all-to-all'"
-        )
+def needed(dtype: torch.dtype = torch.bfloat16) -> None:
+    """Refuse a job that could not use the library here."""
+    if not torch.cuda.is_available():
+        raise MachineError("parallel.dispatch = 'deepep': for NVIDIA GPUs, and there is none; choose 'all-to-all'")
+    if dtype != torch.bfloat16:
+        raise MachineError(f"parallel.dispatch = 'deepep': for bf16, not for {dtype}; choose 'all-to-all'")
     _library()
 
 

@@ -60,8 +60,8 @@ class Job:
     ) -> None:
         settings = mesh.settings
         _refuse(config, settings, penalties)
-        if settings.dispatch == "deepep" and settings.ep > 1:
-            deepep.needed(mesh.device, dtype)
+        if settings.dispatch == "deepep":
+            deepep.needed(dtype)
         self.config, self.mesh, self.context, self.float8 = config, mesh, Context(mesh, length), float8
         micro_batches = settings.micro_batches or (2 * settings.stages if settings.pp > 1 else 1)
         parts = settings.batch_ranks * micro_batches

@@ -194,6 +194,13 @@ def _checkpoints(training: Training, faults: Faults) -> Iterator[Finding]:
     interval = training.checkpoint_steps * training.step_seconds
     if not interval:
         return
+    if training.checkpoint_steps > training.steps:
+        yield _warning(
+            "train.checkpoint_steps",
+            training.checkpoint_steps,
+            f"no state is written before the end, at step {training.steps}; choose {max(training.steps // 10, 1)}",
+        )
+        return
     loss, best = faults.loss(interval), faults.best_interval
     if loss > MOST_LOST and loss > 1.2 * faults.loss(best):
         yield _warning(

@@ -65,6 +65,8 @@ class ParallelSettings:
                 f"parallel.ep = {self.ep}: expected a divisor of dp x cp x tp = {self.shard_ranks}, the ranks that"
                 " experts are dealt out to"
             )
+        if self.dispatch == "deepep" and self.ep == 1:
+            raise RecipeError("parallel.dispatch = 'deepep': with parallel.ep = 1 no rows travel; leave it out")
         wanted = {"1f1b": 1, "zbv": 2, "dualpipev": 2}.get(self.schedule)
         if self.pp > 1 and wanted and self.stages_per_rank != wanted:
             raise RecipeError(

@@ -4,6 +4,7 @@ FOLDER/log.jsonl      every step and every score       FOLDER/recipe.toml    the
 FOLDER/checkpoints/   states to resume from            FOLDER/model/         the result, a Hugging Face folder
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -19,7 +20,7 @@ from yatsude.checkpoint.bases import carry
 from yatsude.checkpoint.folder import Folder
 from yatsude.checkpoint.write import Precision, Weights, write
 from yatsude.errors import MachineError, RecipeError
-from yatsude.files import copy_present, new_folder
+from yatsude.files import copy_present, held, new_folder
 from yatsude.machine import cores, keep_freed_memory, memory
 from yatsude.model.init import Initial, initialise
 from yatsude.model.scoring import score
@@ -116,11 +117,11 @@ def build(
         _fits(config)
     if parallel:
         restart = all(everyones(restart))  # a machine that comes back still has the command of the beginning
-    if restart and _leads(parallel):
-        forget(folder)
     sections = {"model": model, STAGE: settings}
-    dtype = _precision(folder, settings.precision, parallel)
-    with train_workers(settings.workers, settings.sequences_per_step) as workers:
+    with _alone(folder, parallel), train_workers(settings.workers, settings.sequences_per_step) as workers:
+        if restart and _leads(parallel):
+            forget(folder)
+        dtype = _precision(folder, settings.precision, parallel)
         trainer: Trainer
         if parallel:
             assert pulse, "ranks are watched"
@@ -204,6 +205,11 @@ def _precision(folder: Path, wish: str, parallel: ParallelSettings | None) -> to
     dtype, reason = shared(found) if parallel else found
     say(f"precision: {reason}")
     return dtype
+
+
+def _alone(folder: Path, parallel: ParallelSettings | None) -> contextlib.AbstractContextManager[None]:
+    """Keep other trainings out of the folder; of the ranks of a job the first one does."""
+    return held(folder) if _leads(parallel) else contextlib.nullcontext()
 
 
 def _leads(parallel: ParallelSettings | None) -> bool:

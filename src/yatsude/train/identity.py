@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from yatsude.errors import CheckpointError, RecipeError, nearest
 
-__all__ = ["Change", "Identity"]
+__all__ = ["Change", "Identity", "flat"]
 
 FREE = ("parallel", "checkpoint_steps", "keep_checkpoints", "keep_every", "keep_best", "spikes")
 """Sections and keys that may change: how a job is cut, which states are kept, what is done when a step goes wrong."""
@@ -57,8 +57,8 @@ class Identity:
         }
         return cls(
             ":".join((hashlib.sha256(text.encode()).hexdigest(), *texts.values())),
-            {**dict(_flat(plain)), **texts},
-            dict(_flat(settings)),
+            {**dict(flat(plain)), **texts},
+            dict(flat(settings)),
         )
 
     def changes(self, then: Mapping[str, Any]) -> list[Change]:
@@ -100,10 +100,11 @@ def _listed(changes: Sequence[Change]) -> str:
     return ", ".join(map(str, changes))
 
 
-def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested tables, by dotted key."""
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
+            yield from flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 

@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -24,6 +25,7 @@ from yatsude.progress import hush, say
 from yatsude.spec.launch import LOST, LaunchSettings, fitting
 from yatsude.spec.parallel import ParallelSettings
 from yatsude.train import clocks
+from yatsude.train.identity import flat
 from yatsude.train.pulse import PATIENCE, ROUND, Pulse, client
 from yatsude.train.stopping import SIGNALS
 
@@ -58,12 +60,12 @@ def as_rank(
     sections: Mapping[str, Any],
     settings: LaunchSettings,
     folder: Path,
-    marks: Mapping[str, str],
+    marks: Callable[[], Mapping[str, str]],
 ) -> Iterator[Place]:
     """Take part in the job that has started this process; all ranks but the first are silent.
 
-    `sections` are the settings of what is to be done and `marks` what else must be the same on every rank. A rank that
-    is not needed waits until the job has ended, and its process with it. `folder` is the run's.
+    `sections` are the settings of what is to be done and `marks` finds what else must be the same on every rank. A
+    rank that is not needed waits until the job has ended, and its process with it. `folder` is the run's.
     """
     store, rank, world = next(rendezvous("env://"))
     name = os.environ.get(ROUND) or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -82,7 +84,7 @@ def as_rank(
         if rank:
             hush()
         torch.set_num_threads(1)
-        _same({**sections, **marks, "version": __version__, "torch": torch.__version__})
+        _same({**_by_key(sections), **marks(), "version": __version__, "torch": torch.__version__})
         if parallel != sections["parallel"]:
             whole = sections["parallel"].ranks
             say(f"{world} of {whole} ranks are left: going on with replicas = {parallel.replicas}, dp = {parallel.dp}")
@@ -186,8 +188,14 @@ def _same(mine: dict[str, Any]) -> None:
     torch.distributed.all_gather_object(found, mine)
     for rank, theirs in enumerate(found):
         for name, value in theirs.items():
-            if value != found[0][name]:
+            if value != found[0].get(name):
                 raise RecipeError(
-                    f"rank {rank} has {name} = {value}, rank 0 {found[0][name]}; start all ranks with one recipe and"
-                    " one version"
+                    f"rank {rank} has {name} = {value}, rank 0 {found[0].get(name)}; start all ranks with one recipe"
+                    " and one version"
                 )
+
+
+def _by_key(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as text, by the key that a recipe has for them."""
+    tables = {name: TypeAdapter(type(settings)).dump_python(settings) for name, settings in sections.items()}
+    return {key: str(value) for key, value in flat(tables)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yatsude.checkpoint import state
 from yatsude.checkpoint.write import Weights
-from yatsude.errors import MachineError, TrainingError
+from yatsude.errors import CheckpointError, MachineError, TrainingError
 from yatsude.model.scoring import Score
 from yatsude.model.transformer import Transformer
 from yatsude.progress import say
@@ -347,6 +347,11 @@ class Loop:
         if found is None:
             return
         changes = self.identity.refuse(found[1], allow, self.folder, self.settings.table)
+        if (step := found[1]["step"]) > self.settings.steps:
+            raise CheckpointError(
+                f"{self.folder} is at step {step:,}, and {self.settings.table}.steps = {self.settings.steps:,}: that is"
+                " over; give more steps, another --run, or --restart"
+            )
         self._take(*found)
         say(f"resuming {self.folder} at step {self.step:,} of {self.settings.steps:,}")
         for change in changes:

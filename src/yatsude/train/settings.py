@@ -4,7 +4,6 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from yatsude.errors import RecipeError, nearest
-from yatsude.spec.settings import Precision
 
 __all__ = ["SINKS", "LoopSettings", "OptimizerSettings", "TrainSettings", "WatchSettings"]
 
@@ -66,7 +65,7 @@ class LoopSettings:
     """Weight of the loss of the layers of multi-token prediction together, where the model has some."""
     separate_documents: bool = True
     """A token sees its own document only, not its neighbours in the packed sequence."""
-    precision: Precision | Literal["fp8"] = "auto"
+    precision: Literal["auto", "bf16", "fp32", "fp8"] = "auto"
     """Precision of the products; masters are always float32. "fp8" is for jobs of ranks."""
     workers: int = 0
     """Threads that each take a share of the sequences; 0: one a core."""
