@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from yatsude.errors import MachineError
-from yatsude.files import disk_full_is_an_error, new_file, new_folder, sha256_of
+from yatsude.files import disk_full_is_an_error, held, new_file, new_folder, sha256_of
 
 
 def names(folder):
@@ -105,3 +105,11 @@ def test_sha256_is_that_of_the_library(tmp_path):
     content = os.urandom((1 << 20) + 17)
     (tmp_path / "x").write_bytes(content)
     assert sha256_of(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    place = tmp_path / "run"
+    with held(place), pytest.raises(MachineError, match="is in use by another process"), held(place):
+        pass
+    with held(place):
+        assert list(place.iterdir()) == []

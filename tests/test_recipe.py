@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from yatsude import recipe
 from yatsude.errors import RecipeError
+from yatsude.train.settings import TrainSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,3 +161,9 @@ def test_the_written_recipe_is_plain_toml(tmp_path):
     assert page["train"] == {
         "steps": 10, "name": "plain", "rate": 0.001, "sources": ["a", "b"], "inner": {"rate": 0.1, "on": True}
     }  # fmt: skip
+
+
+def test_a_number_that_is_none_is_named():
+    tables = {"train": {"optimizer": {"rate": float("nan")}}}
+    with pytest.raises(RecipeError, match=r"train\.optimizer\.rate = nan: expected a number"):
+        recipe.resolve(tables, {"train": TrainSettings}, "train", TrainSettings)

@@ -134,6 +134,8 @@ def test_a_batch_script_asks_for_what_was_wished(cluster, capsys):
     ("words", "said"),
     [
         (["--time", "soon"], "--time soon: expected minutes"),
+        (["--time", "0:03:00"], "--time 0:03:00: 300 s before its end a job stops; expected 10 min or more"),
+        (["--partition", "a b; rm"], "--partition a b; rm: expected names of partitions"),
         (["--gpus-per-node", "8"], "2 machines with 8 GPUs have 16 ranks"),
         (["--min-nodes", "3"], "launch.min_nodes = 3: expected at most launch.nodes = 2"),
         (["--nodes", "3", "--gpus-per-node", "0"], "launch.nodes = 3: expected a divisor of the 2 ranks"),
@@ -142,6 +144,22 @@ def test_a_batch_script_asks_for_what_was_wished(cluster, capsys):
 def test_what_cannot_be_is_refused_before_it_is_queued(cluster, capsys, words, said):
     usual = {"--nodes": "2", "--gpus-per-node": "1", "--time": "30"} | dict(zip(words[::2], words[1::2], strict=True))
     assert launch("slurm", "recipe.toml", *itertools.chain(*usual.items())) == 1
+    assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--claim", "Runs_X"], "--claim Runs_X: expected small letters"),
+        (["--namespace", "A_B"], "--namespace A_B: expected small letters"),
+        (["--memory", "lots"], "--memory lots: expected bytes as Kubernetes writes them, such as 64Gi"),
+        (["--run", "../etc"], "--run ../etc: expected a folder in the claim"),
+    ],
+)
+def test_what_kubernetes_would_refuse_is_refused(cluster, capsys, words, said):
+    usual = {"--nodes": "2", "--gpus-per-node": "1", "--image": "i", "--claim": "runs", "--run": "run"}
+    usual |= dict(zip(words[::2], words[1::2], strict=True))
+    assert launch("kubernetes", "recipe.toml", *itertools.chain(*usual.items())) == 1
     assert said in capsys.readouterr().err.replace("\n", " ")
 
 
@@ -192,7 +210,7 @@ def test_the_command_of_a_manifest_trains_in_its_pods(cluster, port):
 def test_writing_these_needs_no_torch(cluster):
     script = (
         "import sys\nfrom yatsude.cli.main import application\n"
-        "try: application()(['launch', 'slurm', 'recipe.toml', '--nodes=1', '--gpus-per-node=2', '--time=1'])\n"
+        "try: application()(['launch', 'slurm', 'recipe.toml', '--nodes=1', '--gpus-per-node=2', '--time=10'])\n"
         "finally: print([name for name in ('torch', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cluster, check=False)

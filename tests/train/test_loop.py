@@ -310,6 +310,13 @@ def test_a_state_of_another_model_is_refused(tmp_path, loop_in, build):
         loop_in(tmp_path, model=build(num_hidden_layers=3))
 
 
+def test_a_state_beyond_the_last_step_is_no_result(tmp_path, loop_in, settings):
+    loop_in(tmp_path).run()
+    fewer = dataclasses.replace(settings, steps=6)
+    with pytest.raises(CheckpointError, match=r"is at step 14, and train\.steps = 6: that is over; give more steps"):
+        loop_in(tmp_path, fewer)
+
+
 def test_a_best_state_needs_scores(settings):
     with pytest.raises(RecipeError, match=r"train\.keep_best = true: nothing is scored with evaluations = 0"):
         dataclasses.replace(settings, keep_best=True, evaluations=0)

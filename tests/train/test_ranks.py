@@ -119,8 +119,17 @@ def test_ranks_with_other_settings_are_named(start):
     ranks = [start("other", "parallel.dp=2", f"train.seed={rank}", environment=place[rank])[1] for rank in range(2)]
     told = "".join(process.communicate(timeout=120)[1] for process in ranks)
     assert [process.returncode for process in ranks] == [1, 1]
-    assert told.count("rank 1 has train = ") == 1  # whichever comes first tells it, once on a machine
+    assert told.count("rank 1 has train.seed = 1, rank 0 0; start") == 1  # once on a machine
     assert "start all ranks with one recipe" in told.replace("\n", " ")
+
+
+def test_a_folder_without_tokens_is_told_once(start, tmp_path):
+    _, process = start("none", "parallel.dp=2")
+    (tmp_path / "none" / "tokenizer").unlink()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert told.count("expected the output of 'yatsude tokenizer'") == 1
+    assert "starting again" not in told
 
 
 def test_a_machine_that_comes_back_with_restart_forgets_nothing(start):

@@ -1,6 +1,7 @@
 """`yatsude launch kubernetes`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ __all__ = ["command", "manifest"]
 MOUNT, RECIPE = "/runs", "/recipe/recipe.toml"
 TRIES = 10
 """How often each pod may be started again before all begin anew."""
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+AMOUNT = re.compile(r"\d+(\.\d+)?([kMGTP]i?|Ki)?")
 GRACE_S = 300
 """A machine that is taken away waits so long for the state to be written."""
 
@@ -43,6 +46,12 @@ def command(
     settings = options.Settings(recipe, sets)
     if run.is_absolute() or ".." in run.parts:
         raise RecipeError(f"--run {run}: expected a folder in the claim, such as {run.name or 'default'}")
+    for option, value in (("claim", claim), ("namespace", namespace)):
+        if not NAME.fullmatch(value):
+            raise RecipeError(f"--{option} {value}: expected small letters, digits and hyphens")
+    for option, value in (("memory", memory), ("shared-memory", shared_memory)):
+        if value and not AMOUNT.fullmatch(value):
+            raise RecipeError(f"--{option} {value}: expected bytes as Kubernetes writes them, such as 64Gi")
     wanted = Nodes(
         recipe=Path(RECIPE),
         run=Path(MOUNT) / run,

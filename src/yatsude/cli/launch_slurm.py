@@ -1,5 +1,6 @@
 """`yatsude launch slurm`."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from yatsude.cli import options
 from yatsude.errors import RecipeError
 from yatsude.files import new_file
 from yatsude.progress import say
+from yatsude.spec.launch import LOST
 from yatsude.train.cluster import Nodes, name_of
 
 __all__ = ["command", "script"]
@@ -38,6 +40,12 @@ def command(
     """Write a batch script that trains on many machines, and is queued again when its time is over."""
     if not TIME.fullmatch(time):
         raise RecipeError(f"--time {time}: expected minutes, HH:MM:SS or D-HH:MM:SS")
+    if seconds(time) < 2 * NOTICE_S:
+        raise RecipeError(
+            f"--time {time}: {NOTICE_S} s before its end a job stops; expected {2 * NOTICE_S // 60} min or more"
+        )
+    if partition and not re.fullmatch(r"[\w.,-]+", partition):
+        raise RecipeError(f"--partition {partition}: expected names of partitions, with commas")
     settings = options.Settings(recipe, sets)
     wanted = Nodes(
         recipe=recipe, run=run, sets=tuple(sets or ()), nodes=nodes, gpus=gpus_per_node, min_nodes=min_nodes, port=port
@@ -50,6 +58,26 @@ def command(
     with new_file(out) as draft:
         draft.write_text(text, encoding="utf-8")
     say(f"submit it with: sbatch {shlex.quote(str(out))}")
+
+
+def _word(text: str) -> str:
+    """A value as a line of #SBATCH takes it."""
+    return json.dumps(text, ensure_ascii=False) if re.search(r"\s", text) else text
+
+
+def seconds(time: str) -> int:
+    """Seconds of a time as Slurm writes it.
+
+    >>> [seconds(time) for time in ("30", "30:15", "1:30:00", "2-0", "1-12:00")]
+    [1800, 1815, 5400, 172800, 129600]
+    """
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:  # hours come first then
+        hours, minutes, last = (*parts, 0, 0)[:3]
+    else:
+        hours, minutes, last = (0, *parts, 0)[:3] if len(parts) < 3 else parts
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + last
 
 
 def script(nodes: Nodes, *, time: str, partition: str, container: str, mounts: str, cpus: int) -> str:
@@ -69,7 +97,7 @@ def script(nodes: Nodes, *, time: str, partition: str, container: str, mounts: s
         "requeue": "",
         "no-kill": "",
         "open-mode": "append",
-        "output": f"{nodes.run / 'slurm'}-%j.log",
+        "output": _word(f"{nodes.run / 'slurm'}-%j.log"),
     }
     lines = [
         f"#SBATCH --{key}" + (f"={value}" if value != "" else "") for key, value in head.items() if value is not None
@@ -98,8 +126,8 @@ trap 'kill -TERM "$agents"' TERM
 while wait "$agents"; code=$?; kill -0 "$agents" 2>/dev/null; do :; done
 wait "$agents" && code=0 || code=$?
 
-# {nodes.stopped}: a state is written, and the same script goes on from it.
-if [ -n "$over" ] && [ "$code" -eq {nodes.stopped} ]; then
+# {nodes.stopped}: a state is written, and the same script goes on from it. {LOST}: the machine where all meet is lost.
+if [ "$code" -eq {LOST} ] || {{ [ -n "$over" ] && [ "$code" -eq {nodes.stopped} ]; }}; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -73,6 +73,10 @@ def show(job: Job, layout: ParallelSettings, train: LoopSettings, ranks: Sequenc
 
     refuse(job, layout)
     rates(job.accelerator, job.precision)  # or refuse
+    if layout.ep > 1 and job.imbalance > layout.ep:
+        raise RecipeError(
+            f"--imbalance {job.imbalance:g}: expected at most parallel.ep = {layout.ep}, all rows on a rank"
+        )
     if outside := [rank for rank in ranks if not 0 <= rank < layout.ranks]:
         raise RecipeError(f"--rank {outside[0]}: the job has ranks 0 to {layout.ranks - 1}")
     task = Task(config=job.config, train=train, layout=layout, imbalance=job.imbalance)

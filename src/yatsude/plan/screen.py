@@ -44,13 +44,13 @@ def metric(value: float, unit: str) -> str:
 
 
 def axes(layout: ParallelSettings) -> str:
-    """A layout in one line: the axes that are more than 1, the schedule, the recomputation."""
+    """A layout in one line: the axes that are more than 1, the schedule, and whether weights wait on the CPU."""
     names = ("pp", "replicas", "dp", "tp", "cp", "ep")
     found = " ".join(f"{name}={getattr(layout, name)}" for name in names if getattr(layout, name) > 1) or "dp=1"
     if layout.pp > 1:
         stages = f" x{layout.stages_per_rank}" if layout.schedule in ("interleaved", "zero-bubble") else ""
         found += f" {layout.schedule}{stages}"
-    return found
+    return found + (" offload" if layout.offload else "")
 
 
 def plans(job: Job, found: Sequence[Plan], most: int = 5) -> str:

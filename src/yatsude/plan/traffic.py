@@ -127,8 +127,8 @@ def _exchange(job: Job, layout: ParallelSettings, t: float) -> Flow:
     if job.dispatch == "once-a-node" and ranks.nodes > 1:
         network *= _nodes_met(job, ranks) / config.num_experts_per_tok
         link = size * (ranks.local - 1) / ranks.local  # from the node's entrance to the expert
-    link, network = link * job.imbalance, network * job.imbalance
-    return Flow("ep", "all-to-all", 2, size, link, network)
+    sent = rows * config.hidden_size * (width[0] + width[1] * job.imbalance)  # all that came goes back
+    return Flow("ep", "all-to-all", 2, sent, link * job.imbalance, network * job.imbalance)
 
 
 def _nodes_met(job: Job, ranks: Group) -> float:
